@@ -1,0 +1,1 @@
+"""Periodic jobs on a fleet of identical nodes, each occurrence exactly once, whatever dies."""

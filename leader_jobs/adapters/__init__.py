@@ -1,0 +1,1 @@
+"""Bindings to frameworks: thin siblings, none of which knows another."""

@@ -1,0 +1,274 @@
+"""
+Settings: one frozen value that knows its sources and refuses nonsense.
+
+Sources, the first that has a key wins: arguments, environment (``LEADER_JOBS_TTL=30``), the
+application's mapping (Django's ``LEADER_JOBS`` dict), defaults. A key nobody knows is an error
+that names the nearest one; a value out of range is an error that names key, value and range.
+"""
+
+import difflib
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit, urlunsplit
+
+from leader_jobs.exceptions import ConfigurationError
+from leader_jobs.names import check_election, check_namespace, check_node
+
+__all__ = ["ENVIRONMENT_PREFIX", "Settings", "Timing", "redact"]
+
+ENVIRONMENT_PREFIX: Final = "LEADER_JOBS_"
+#: Set for the command under ``runleader -- CMD`` to read; not a setting.
+_INFORMATIONAL: Final = frozenset({"TOKEN"})
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """
+    What follows from a lease of *ttl* seconds.
+
+    The margin is what the clocks of two hosts may drift apart within one ttl, plus the time between
+    reading the clock and acting on it.
+    """
+
+    ttl: float
+
+    @property
+    def safety_margin(self) -> float:
+        """Seconds before the lease can run out at which the term is already over."""
+        return max(0.5, self.ttl / 5)
+
+    @property
+    def valid_for(self) -> float:
+        """Seconds a term may act after the last good renewal was sent."""
+        return self.ttl - self.safety_margin
+
+    @property
+    def renew_every(self) -> float:
+        """Seconds between renewals."""
+        return self.ttl / 3
+
+    @property
+    def call_timeout(self) -> float:
+        """Seconds one try of one remote call may take before the next endpoint is asked."""
+        return min(1.0, self.ttl / 6)
+
+
+def _default_node() -> str:
+    return f"{socket.gethostname()}-{os.getpid()}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """
+    Everything an entry point needs to know, checked once.
+
+    Attributes:
+        store: URL of the store: ``sqlite:////abs/path``, ``etcd://host:port,host:port``,
+            ``etcds://…`` for etcd over TLS, or ``memory://name`` within one process.
+        namespace: the prefix of every key in a shared store.
+        election: the election that jobs belong to unless they name another.
+        node: this node's label in logs and pages. A label, never an identity.
+        ttl: lease time to ask for, in seconds; 2 to 3600.
+        grace: seconds that running jobs get to finish after SIGTERM or a lost term.
+        workers: how many jobs may run at once on the leader.
+        user: name to log in to the store with.
+        password: its password; never shown.
+        password_file: a file that holds the password, read at each login.
+        ca_file: the certificate authority that the servers' certificates must come from.
+        cert_file: this client's certificate.
+        key_file: the key of that certificate.
+    """
+
+    store: str
+    namespace: str = "leader-jobs"
+    election: str = "default"
+    node: str = field(default_factory=_default_node)
+    ttl: float = 15.0
+    grace: float = 10.0
+    workers: int = 10
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+    password_file: Path | None = None
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+
+    def __post_init__(self) -> None:
+        check_namespace(self.namespace)
+        check_election(self.election)
+        check_node(self.node)
+        _check_range("ttl", self.ttl, 2.0, 3600.0, "seconds")
+        _check_range("grace", self.grace, 0.0, 86400.0, "seconds")
+        _check_range("workers", self.workers, 1, 1000, "threads")
+        _check_store(self.store)
+        self._check_credentials()
+
+    def _check_credentials(self) -> None:
+        if self.password is not None and self.password_file is not None:
+            msg = "password and password_file are both set; keep one of them"
+            raise ConfigurationError(msg)
+        has_password = self.password is not None or self.password_file is not None
+        if has_password and self.user is None:
+            msg = "a password is set but no user; set user too"
+            raise ConfigurationError(msg)
+        if self.user is not None and not has_password:
+            msg = f"user is {self.user!r} but there is no password; set password or password_file"
+            raise ConfigurationError(msg)
+        if (self.cert_file is None) != (self.key_file is None):
+            msg = "cert_file and key_file go together; set both or neither"
+            raise ConfigurationError(msg)
+        if self.store.startswith("etcd://") and (self.ca_file or self.cert_file):
+            msg = (
+                "ca_file or cert_file is set but store begins with etcd://; write etcds:// for TLS"
+            )
+            raise ConfigurationError(msg)
+
+    def __repr__(self) -> str:
+        shown = {f.name: getattr(self, f.name) for f in fields(self) if f.repr}
+        shown["store"] = redact(self.store)
+        return f"Settings({', '.join(f'{key}={value!r}' for key, value in shown.items())})"
+
+    @property
+    def timing(self) -> Timing:
+        """What follows from the ttl asked for; a granted ttl has a `Timing` of its own."""
+        return Timing(self.ttl)
+
+    @classmethod
+    def load(
+        cls,
+        mapping: Mapping[str, Any] | None = None,
+        *,
+        environ: Mapping[str, str] | None = None,
+        mapping_name: str = "LEADER_JOBS",
+        **arguments: Any,
+    ) -> "Settings":
+        """
+        Put the settings together from all sources.
+
+        Args:
+            mapping: the application's own configuration; keys in capitals as Django writes them.
+            environ: the environment; that of this process if None.
+            mapping_name: what to call *mapping* in messages.
+            arguments: what the caller wants regardless of anything else; None means "not given".
+
+        Raises:
+            ConfigurationError: naming the source, the key, the value and the way out.
+        """
+        environ = os.environ if environ is None else environ
+        values: dict[str, Any] = {}
+        for key, value in (mapping or {}).items():
+            name = _known(str(key).lower(), f"{mapping_name}[{key!r}]", str.upper)
+            values[name] = _convert(name, value, f"{mapping_name}[{key!r}]")
+        for variable, text in environ.items():
+            if not variable.startswith(ENVIRONMENT_PREFIX):
+                continue
+            key = variable.removeprefix(ENVIRONMENT_PREFIX)
+            if key in _INFORMATIONAL:
+                continue
+            name = _known(
+                key.lower(),
+                f"environment variable {variable}",
+                lambda n: ENVIRONMENT_PREFIX + n.upper(),
+            )
+            values[name] = _convert(name, text, f"environment variable {variable}")
+        for key, value in arguments.items():
+            if value is not None:
+                name = _known(key, f"argument {key!r}", str)
+                values[name] = _convert(name, value, f"argument {key!r}")
+        if not values.get("store"):
+            msg = (
+                "store is not set: say where the election lives, for example "
+                f"{ENVIRONMENT_PREFIX}STORE=sqlite:////var/lib/myapp/leader.sqlite3 "
+                f"or {ENVIRONMENT_PREFIX}STORE=etcd://host1:2379,host2:2379"
+            )
+            raise ConfigurationError(msg)
+        return cls(**values)
+
+
+def _known(name: str, source: str, spell: Any) -> str:
+    names = [f.name for f in fields(Settings)]
+    if name in names:
+        return name
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = (
+        f"; did you mean {spell(near[0])}?"
+        if near
+        else f"; known are {', '.join(map(spell, names))}"
+    )
+    msg = f"{source} is not a setting{hint}"
+    raise ConfigurationError(msg)
+
+
+_FLOATS: Final = frozenset({"ttl", "grace"})
+_INTEGERS: Final = frozenset({"workers"})
+_PATHS: Final = frozenset({"password_file", "ca_file", "cert_file", "key_file"})
+
+
+def _convert(name: str, value: Any, source: str) -> Any:
+    if value is None:
+        return None
+    kind: type = str
+    if name in _FLOATS:
+        kind = float
+    elif name in _INTEGERS:
+        kind = int
+    elif name in _PATHS:
+        kind = Path
+    elif not isinstance(value, str):
+        msg = f"{source} must be a string, not {type(value).__name__}"
+        raise ConfigurationError(msg)
+    if isinstance(value, bool):
+        msg = f"{source} is {value!r}; it must be {'a number' if kind in (int, float) else 'text'}"
+        raise ConfigurationError(msg)
+    try:
+        return kind(value)
+    except (TypeError, ValueError):
+        what = {float: "a number", int: "a whole number"}.get(kind, "a path")
+        msg = f"{source} is {value!r}; it must be {what}"
+        raise ConfigurationError(msg) from None
+
+
+def _check_range(name: str, value: float, low: float, high: float, unit: str) -> None:
+    if not low <= value <= high:  # also refuses NaN
+        msg = f"{name} is {value:g}; it must be between {low:g} and {high:g} {unit}"
+        raise ConfigurationError(msg)
+
+
+_SCHEMES: Final = ("sqlite", "etcd", "etcds", "memory")
+
+
+def _check_store(url: str) -> None:
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme not in _SCHEMES:
+        near = difflib.get_close_matches(scheme.lower(), _SCHEMES, n=1, cutoff=0.5)
+        hint = (
+            f"did you mean {near[0]}://?"
+            if near
+            else "use sqlite://, etcd://, etcds:// or memory://"
+        )
+        msg = f"store is {redact(url)!r}: unknown kind of store; {hint}"
+        raise ConfigurationError(msg)
+    if scheme == "sqlite" and not rest.startswith("//"):
+        msg = (
+            f"store is {url!r}: a relative path would give each working directory an election of its "
+            "own; write four slashes and an absolute path, sqlite:////var/lib/myapp/leader.sqlite3"
+        )
+        raise ConfigurationError(msg)
+    if scheme in ("etcd", "etcds") and "@" in rest:
+        msg = f"store is {redact(url)!r}: keep credentials out of the URL; set user and password"
+        raise ConfigurationError(msg)
+
+
+def redact(url: str) -> str:
+    """Return *url* with any password in it replaced by ``***``, fit for logs and messages."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "***"
+    if "@" not in parts.netloc:
+        return url
+    return urlunsplit(parts._replace(netloc=f"***@{parts.netloc.rpartition('@')[2]}"))

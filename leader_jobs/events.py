@@ -1,0 +1,138 @@
+"""
+What a candidate announces, and to whom.
+
+Events are frozen values handed to observers on a thread of their own. An observer can never hurt
+the leader: its exceptions are logged, and while it blocks, only announcements wait.
+"""
+
+import logging
+import queue
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+__all__ = [
+    "Announcer",
+    "CampaignFailed",
+    "CandidateEnrolled",
+    "ElectionWon",
+    "Event",
+    "Observer",
+    "Resumed",
+    "Suspended",
+    "TermEnded",
+]
+
+_log = logging.getLogger(__name__)
+_BACKLOG = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something happened to this process's part in an election."""
+
+    election: str
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateEnrolled(Event):
+    """This node stands in the election; the store granted a lease of *ttl* seconds."""
+
+    token: int
+    ttl: float
+
+
+@dataclass(frozen=True, slots=True)
+class ElectionWon(Event):
+    """This node's term *token* began."""
+
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class Suspended(Event):
+    """Renewals fail: nothing new starts, and the term ends in *remaining* seconds unless one works."""
+
+    token: int
+    remaining: float
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed(Event):
+    """A renewal worked again before the deadline."""
+
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class TermEnded(Event):
+    """This node's term *token* is over; *reason* is ``resigned``, ``lost`` or ``deadline``."""
+
+    token: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CampaignFailed(Event):
+    """This node could not stand; it tries again in *retry_in* seconds."""
+
+    error: str
+    retry_in: float
+
+
+class Observer(Protocol):
+    """Anything callable with an event."""
+
+    def __call__(self, event: Event) -> None:
+        """Take note of *event*; whatever this raises is logged and goes no further."""
+        ...
+
+
+class Announcer:
+    """
+    Hands events to observers, in order, on a daemon thread that starts with the first event.
+
+    Args:
+        observers: who is told; with none, no thread is ever started.
+    """
+
+    def __init__(self, observers: Iterable[Observer] = ()) -> None:
+        self._observers = tuple(observers)
+        self._queue: queue.Queue[Event | None] = queue.Queue(_BACKLOG)
+        self._thread: threading.Thread | None = None
+
+    def __call__(self, event: Event) -> None:
+        """Queue *event*; never blocks, and drops (with a log line) what nobody takes in time."""
+        if not self._observers:
+            return
+        if self._thread is None:
+            self._thread = threading.Thread(
+                target=self._deliver, name="leader-jobs-events", daemon=True
+            )
+            self._thread.start()
+        try:
+            self._queue.put_nowait(event)
+        except queue.Full:
+            _log.warning("observers are %d events behind; dropped %r", _BACKLOG, event)
+
+    def close(self, timeout: float = 1.0) -> None:
+        """Wait up to *timeout* seconds until what was announced has been delivered."""
+        if self._thread is None:
+            return
+        try:
+            self._queue.put_nowait(None)
+        except queue.Full:
+            return
+        self._thread.join(timeout)
+        self._thread = None
+
+    def _deliver(self) -> None:
+        while (event := self._queue.get()) is not None:
+            for observer in self._observers:
+                try:
+                    observer(event)
+                except Exception:  # noqa: BLE001  an observer can never hurt the leader
+                    _log.exception("observer %r failed on %r", observer, event)

@@ -1,0 +1,58 @@
+"""
+Names of elections, jobs, namespaces and nodes: checked once, here, before they become keys.
+
+Names end up in etcd keys, in lock-file names and on web pages. An election's name carries no slash,
+so that no election can lie inside another's prefix: a key there would keep both from ever electing
+anybody (a holder in ``n/sub`` blocks the election ``n``).
+"""
+
+import re
+
+from leader_jobs.exceptions import ConfigurationError
+
+__all__ = ["check_election", "check_job", "check_namespace", "check_node"]
+
+_MAX = 128
+_ELECTION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_JOB = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._:@-]*")
+_NAMESPACE = re.compile(r"/?[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*")
+
+
+def _check(kind: str, name: object, pattern: re.Pattern[str], allowed: str) -> str:
+    if not isinstance(name, str) or not name:
+        msg = f"{kind} must be a non-empty string, not {name!r}"
+        raise ConfigurationError(msg)
+    if len(name) > _MAX:
+        msg = f"{kind} {name[:20]!r}… has {len(name)} characters; at most {_MAX} are allowed"
+        raise ConfigurationError(msg)
+    if pattern.fullmatch(name) is None:
+        msg = f"{kind} {name!r} is not valid: {allowed}"
+        raise ConfigurationError(msg)
+    return name
+
+
+def check_election(name: object) -> str:
+    """Return *name* if it can name an election; raise `ConfigurationError` otherwise."""
+    return _check(
+        "election", name, _ELECTION, "use letters, digits, '.', '_' and '-', no slash, letter first"
+    )
+
+
+def check_job(name: object) -> str:
+    """Return *name* if it can name a job; raise `ConfigurationError` otherwise."""
+    return _check("job name", name, _JOB, "use letters, digits and '.', '_', '-', ':', '@'")
+
+
+def check_namespace(name: object) -> str:
+    """Return *name* if it can be a namespace; raise `ConfigurationError` otherwise."""
+    return _check(
+        "namespace", name, _NAMESPACE, "use letters, digits, '.', '_', '-', and '/' between parts"
+    )
+
+
+def check_node(name: object) -> str:
+    """Return *name* if it can label a node: any printable text; it is never part of a key."""
+    if not isinstance(name, str) or not name or len(name) > _MAX or not name.isprintable():
+        msg = f"node must be 1 to {_MAX} printable characters, not {name!r}"
+        raise ConfigurationError(msg)
+    return name

@@ -1,0 +1,1 @@
+"""Stores: where an election's electorate and register live. See `leader_jobs.stores.base`."""

@@ -1,0 +1,262 @@
+"""
+The store contract, in prose and types.
+
+A store keeps two things for each election and decides every race.
+
+*The electorate.* A candidate enrols under a lease and gets a token: tokens of an election only grow,
+and the living candidate with the smallest token leads. A candidate is living until its lease runs
+out, it withdraws, or (where the store can see it) its process dies. Whoever waits is told when the
+candidate just ahead of it, or its own candidacy, changed; being told is a hint, never a verdict:
+`Store.standing` gives the verdict, from one consistent (linearizable) look.
+
+*The register.* Records are bytes under keys, each at a version; reads are linearizable. A commit
+writes a batch in **one** guarded transaction. It changes everything or nothing: it succeeds only if
+the given candidacy leads at that moment (when one is given) and every write's expected version is
+the record's version. A refusal names the guard: `Fenced` or `Conflict`.
+
+Every remote call takes *deadline*, a moment on the store's clock, and raises `StoreUnavailable` by
+then; that means the outcome is unknown, never that nothing happened. `StoreRefused` and
+`StoreUnusable` mean that trying again as things are is of no use.
+
+A store object may be used by many threads. After a fork the child owns nothing: its copy of the
+object forgets connections and locks without touching them and opens its own when first used; it may
+enrol candidates of its own, but candidacies of the parent are not its to renew or withdraw.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+__all__ = ["ABSENT", "Candidacy", "Entrant", "Limits", "Record", "Standing", "Store", "Write"]
+
+#: The expected version of a record that must not exist yet.
+ABSENT = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Candidacy:
+    """
+    One candidate's place in an electorate.
+
+    Attributes:
+        election: the election's name.
+        id: the store's own name for this candidacy; unique, safe in a key and in a log.
+        token: the fencing token its term will carry; grows with every candidacy of the election.
+        ttl: the lease time in seconds the store *granted*, which may be more than was asked.
+    """
+
+    election: str
+    id: str
+    token: int
+    ttl: float
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """
+    Where a candidacy stands, seen at one revision of the store.
+
+    Attributes:
+        predecessor: the id of the living candidate just ahead, or None: then this one leads.
+        revision: the store's revision of this look, for `Store.wait` to begin at.
+    """
+
+    predecessor: str | None
+    revision: int
+
+    @property
+    def leads(self) -> bool:
+        """Whether nobody is ahead."""
+        return self.predecessor is None
+
+
+@dataclass(frozen=True, slots=True)
+class Entrant:
+    """
+    A candidate as others see it, in order of succession; foreign ones included.
+
+    Attributes:
+        id: the store's name for the candidacy.
+        token: its token.
+        proposal: what it said about itself when it enrolled: hostile bytes until parsed.
+        ttl: the granted lease time in seconds, or None where it was not asked for or not allowed.
+        remaining: seconds until the lease runs out unless renewed, or None likewise.
+    """
+
+    id: str
+    token: int
+    proposal: bytes
+    ttl: float | None = None
+    remaining: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A record's bytes and the version a later write may expect."""
+
+    value: bytes
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """
+    One write of a commit.
+
+    Attributes:
+        key: the record's key within the election's register.
+        value: the new bytes, or None to remove the record.
+        expect: the version the record must be at (`ABSENT`: must not exist), or None for any.
+    """
+
+    key: str
+    value: bytes | None
+    expect: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """
+    What one commit may carry.
+
+    Attributes:
+        guards: how many writes may expect a version.
+        writes: how many writes there may be.
+        size: how many bytes keys and values may add up to.
+    """
+
+    guards: int
+    writes: int
+    size: int
+
+
+class Store(Protocol):
+    """Keeps electorates and registers; see the module's text for what holds."""
+
+    @property
+    def limits(self) -> Limits:
+        """What one commit may carry."""
+        ...
+
+    @property
+    def description(self) -> str:
+        """The store in a few words for logs and pages: no password in it."""
+        ...
+
+    def enrol(self, election: str, proposal: bytes, ttl: float, *, deadline: float) -> Candidacy:
+        """
+        Stand in *election* under a lease of about *ttl* seconds.
+
+        Returns:
+            The candidacy, with the ttl that was granted. If the call fails, whatever it left behind
+            goes away by itself with its lease.
+        """
+        ...
+
+    def renew(self, candidacy: Candidacy, *, leading: bool, deadline: float) -> float:
+        """
+        Keep the candidacy's lease.
+
+        Args:
+            candidacy: ours.
+            leading: True if a term rests on this renewal. Then the store returns only when it is
+                certain that the renewal counted (on etcd: a linearizable read of our own key, by
+                the same member in the same raft term, after the keepalive).
+            deadline: when to give up.
+
+        Returns:
+            The lease time in seconds, counted from no earlier than the moment of the call.
+
+        Raises:
+            CandidacyLost: the lease or the candidate's entry is gone.
+            StoreUnavailable: not known to have worked by *deadline*.
+        """
+        ...
+
+    def standing(self, candidacy: Candidacy, *, deadline: float) -> Standing:
+        """
+        Say where we stand: own entry and predecessor, at one revision.
+
+        Raises:
+            CandidacyLost: our own entry is gone.
+        """
+        ...
+
+    def wait(self, candidacy: Candidacy, standing: Standing, *, timeout: float) -> None:
+        """
+        Wait until the predecessor (for a leader: our own entry) may have changed since *standing*.
+
+        Returns after *timeout* seconds at the latest, on `wake`, and on any trouble; never raises
+        for a store that is away, and never says what happened: ask `standing`.
+        """
+        ...
+
+    def wake(self, candidacy: Candidacy) -> None:
+        """Make a `wait` on this candidacy in another thread return now."""
+        ...
+
+    def withdraw(self, candidacy: Candidacy, *, deadline: float) -> None:
+        """
+        Give the candidacy up so that the next in line leads at once; harmless if it is gone.
+
+        Never removes anything that belongs to another candidacy.
+        """
+        ...
+
+    def candidates(
+        self, election: str, *, deadline: float, leases: bool = False
+    ) -> tuple[Entrant, ...]:
+        """
+        List the living candidates in order of succession; the first one leads.
+
+        Args:
+            election: the election's name.
+            deadline: when to give up.
+            leases: also find out each lease's ttl and remaining time, where that is allowed.
+        """
+        ...
+
+    def wait_for_change(self, election: str, *, timeout: float) -> None:
+        """
+        Wait until the electorate of *election* may have changed; for observers.
+
+        Returns after *timeout* seconds at the latest. A change between an earlier look and this
+        call may be missed until then, so look again after each return.
+        """
+        ...
+
+    def read(self, election: str, prefix: str, *, deadline: float) -> Mapping[str, Record]:
+        """Return every record of the election's register whose key starts with *prefix*."""
+        ...
+
+    def commit(
+        self,
+        election: str,
+        writes: Sequence[Write],
+        *,
+        candidacy: Candidacy | None,
+        deadline: float,
+    ) -> int:
+        """
+        Write a batch in one guarded transaction; keys must differ.
+
+        Args:
+            election: whose register.
+            writes: within `limits`.
+            candidacy: under whose term to write, or None to write unfenced.
+            deadline: when to give up.
+
+        Returns:
+            The version that every written record now has.
+
+        Raises:
+            Fenced: the candidacy does not lead (nothing was written).
+            Conflict: a record is not at its expected version (nothing was written).
+            StoreUnavailable: the outcome is unknown. Never retried here: a retry could refuse its
+                own first attempt, and only the caller can tell by reading.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of connections and files; candidacies that still stand are not withdrawn."""
+        ...

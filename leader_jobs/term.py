@@ -1,0 +1,161 @@
+"""
+A term: one stretch of leadership, numbered by its fencing token.
+
+Leadership is a deadline, not a flag. `Term.active` answers by arithmetic on process id, clock and
+deadline at each call, so a thread frozen for an hour, a process that held the interpreter lock, and
+the child of a fork are not leaders when they look, although nobody told them.
+"""
+
+import os
+import threading
+from enum import StrEnum
+from typing import Final
+
+from leader_jobs.clock import Clock
+
+__all__ = ["EndReason", "Term", "TermBoard", "held_terms"]
+
+
+class EndReason(StrEnum):
+    """Why a term ended."""
+
+    RESIGNED = "resigned"
+    LOST = "lost"
+    DEADLINE = "deadline"
+
+
+class Term:
+    """
+    One stretch of leadership of one process in one election.
+
+    Args:
+        election: the election's name.
+        token: the fencing token; grows with each term of the election.
+        ttl: the lease time the store granted, in seconds.
+        deadline: the last moment this process may act, on *clock*.
+        clock: where moments come from.
+
+    At any moment at most one process has an active term of an election, as long as clock *rates*
+    differ by less than the safety margin. Two exceptions are outside a lease's reach and are what
+    fencing is for: a store that revokes a living lease, and work already under way when a term ends.
+    """
+
+    __slots__ = (
+        "_clock",
+        "_deadline",
+        "_lapsed",
+        "_pid",
+        "election",
+        "ended",
+        "reason",
+        "suspended",
+        "token",
+        "ttl",
+    )
+
+    def __init__(
+        self, *, election: str, token: int, ttl: float, deadline: float, clock: Clock
+    ) -> None:
+        self.election: Final = election
+        self.token: Final = token
+        self.ttl: Final = ttl
+        #: Set once the term is over *and* somebody noticed; `active` needs nobody to notice.
+        self.ended: Final = threading.Event()
+        self.reason: EndReason | None = None
+        #: True while renewals fail and the deadline is not reached: nothing new may start.
+        self.suspended = False
+        self._clock = clock
+        self._pid = os.getpid()
+        self._deadline = deadline
+        self._lapsed = False
+
+    def __repr__(self) -> str:
+        state = "active" if self.active else f"over ({self.reason or 'deadline'})"
+        return f"<Term {self.token} of {self.election}: {state}>"
+
+    @property
+    def active(self) -> bool:
+        """Whether this process leads at this very moment; once False, False for ever."""
+        if self._lapsed or self._pid != os.getpid():
+            return False
+        if self._clock.now() < self._deadline:
+            return True
+        self._lapsed = True
+        return False
+
+    @property
+    def may_start(self) -> bool:
+        """Whether new work may start: the term is active and its renewals are not in doubt."""
+        return self.active and not self.suspended
+
+    @property
+    def deadline(self) -> float:
+        """The last moment this process may act, on the boot-time clock."""
+        return self._deadline
+
+    @property
+    def remaining(self) -> float:
+        """Seconds until the deadline; 0.0 if the term is over."""
+        return max(0.0, self._deadline - self._clock.now()) if self.active else 0.0
+
+    def extend(self, deadline: float) -> bool:
+        """
+        Move the deadline later, as a good renewal allows; a passed deadline is never extended.
+
+        Returns:
+            Whether the term is still active.
+        """
+        if not self.active:
+            return False
+        self._deadline = max(self._deadline, deadline)
+        # A reader that saw the old deadline pass meanwhile has latched the end; it stands.
+        return not self._lapsed
+
+    def end(self, reason: EndReason) -> bool:
+        """
+        End the term; only the first call counts, and only in the process that holds the term.
+
+        Returns:
+            Whether this call ended it.
+        """
+        if self._pid != os.getpid() or self.ended.is_set():
+            return False
+        self._lapsed = True
+        self.reason = reason
+        self.ended.set()
+        return True
+
+
+class TermBoard:
+    """The terms held in this process, so that a decorated function can find the one it needs."""
+
+    def __init__(self) -> None:
+        self._terms: tuple[Term, ...] = ()
+        self._lock = threading.Lock()
+
+    def post(self, term: Term) -> None:
+        """Add *term*."""
+        with self._lock:
+            self._terms = (*(t for t in self._terms if not t.ended.is_set()), term)
+
+    def remove(self, term: Term) -> None:
+        """Forget *term*."""
+        with self._lock:
+            self._terms = tuple(t for t in self._terms if t is not term)
+
+    def find(self, election: str) -> Term | None:
+        """Return the active term of *election* held by this process, or None."""
+        for term in self._terms:
+            if term.election == election and term.active:
+                return term
+        return None
+
+    def forget_all(self) -> None:
+        """Drop everything: the child of a fork holds no term."""
+        self._terms = ()
+        self._lock = threading.Lock()
+
+
+#: The board every candidate of this process posts its terms on.
+held_terms: Final = TermBoard()
+os.register_at_fork(after_in_child=held_terms.forget_all)

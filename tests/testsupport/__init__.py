@@ -1,0 +1,1 @@
+"""Real servers, real processes and clocks moved by hand, for the tests."""
