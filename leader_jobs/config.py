@@ -9,7 +9,7 @@ that names the nearest one; a value out of range is an error that names key, val
 import difflib
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
@@ -18,7 +18,7 @@ from urllib.parse import urlsplit, urlunsplit
 from leader_jobs.exceptions import ConfigurationError
 from leader_jobs.names import check_election, check_namespace, check_node
 
-__all__ = ["ENVIRONMENT_PREFIX", "Settings", "Timing", "redact"]
+__all__ = ["ENVIRONMENT_PREFIX", "Application", "Settings", "Timing", "application", "redact"]
 
 ENVIRONMENT_PREFIX: Final = "LEADER_JOBS_"
 #: Set for the command under ``runleader -- CMD`` to read; not a setting.
@@ -50,6 +50,11 @@ class Timing:
     def renew_every(self) -> float:
         """Seconds between renewals."""
         return self.ttl / 3
+
+    @property
+    def look_every(self) -> float:
+        """Seconds after which a waiting candidate looks again although nobody told it to."""
+        return 4 * self.ttl
 
     @property
     def call_timeout(self) -> float:
@@ -150,7 +155,8 @@ class Settings:
         Put the settings together from all sources.
 
         Args:
-            mapping: the application's own configuration; keys in capitals as Django writes them.
+            mapping: the application's own configuration; keys in capitals as Django writes them;
+                None means "not given".
             environ: the environment; that of this process if None.
             mapping_name: what to call *mapping* in messages.
             arguments: what the caller wants regardless of anything else; None means "not given".
@@ -160,7 +166,7 @@ class Settings:
         """
         environ = os.environ if environ is None else environ
         values: dict[str, Any] = {}
-        for key, value in (mapping or {}).items():
+        for key, value in _given(mapping or {}):
             name = _known(str(key).lower(), f"{mapping_name}[{key!r}]", str.upper)
             values[name] = _convert(name, value, f"{mapping_name}[{key!r}]")
         for variable, text in environ.items():
@@ -175,10 +181,9 @@ class Settings:
                 lambda n: ENVIRONMENT_PREFIX + n.upper(),
             )
             values[name] = _convert(name, text, f"environment variable {variable}")
-        for key, value in arguments.items():
-            if value is not None:
-                name = _known(key, f"argument {key!r}", str)
-                values[name] = _convert(name, value, f"argument {key!r}")
+        for key, value in _given(arguments):
+            name = _known(key, f"argument {key!r}", str)
+            values[name] = _convert(name, value, f"argument {key!r}")
         if not values.get("store"):
             msg = (
                 "store is not set: say where the election lives, for example "
@@ -187,6 +192,10 @@ class Settings:
             )
             raise ConfigurationError(msg)
         return cls(**values)
+
+
+def _given(source: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    return [(key, value) for key, value in source.items() if value is not None]
 
 
 def _known(name: str, source: str, spell: Any) -> str:
@@ -209,8 +218,6 @@ _PATHS: Final = frozenset({"password_file", "ca_file", "cert_file", "key_file"})
 
 
 def _convert(name: str, value: Any, source: str) -> Any:
-    if value is None:
-        return None
     kind: type = str
     if name in _FLOATS:
         kind = float
@@ -225,7 +232,8 @@ def _convert(name: str, value: Any, source: str) -> Any:
         msg = f"{source} is {value!r}; it must be {'a number' if kind in (int, float) else 'text'}"
         raise ConfigurationError(msg)
     try:
-        return kind(value)
+        # By way of text, so that 2.5 is no whole number.
+        return int(str(value)) if kind is int else kind(value)
     except (TypeError, ValueError):
         what = {float: "a number", int: "a whole number"}.get(kind, "a path")
         msg = f"{source} is {value!r}; it must be {what}"
@@ -244,7 +252,7 @@ _SCHEMES: Final = ("sqlite", "etcd", "etcds", "memory")
 def _check_store(url: str) -> None:
     scheme, separator, rest = url.partition("://")
     if not separator or scheme not in _SCHEMES:
-        near = difflib.get_close_matches(scheme.lower(), _SCHEMES, n=1, cutoff=0.5)
+        near = difflib.get_close_matches(scheme.lower(), _SCHEMES, n=1, cutoff=0.7)
         hint = (
             f"did you mean {near[0]}://?"
             if near
@@ -272,3 +280,42 @@ def redact(url: str) -> str:
     if "@" not in parts.netloc:
         return url
     return urlunsplit(parts._replace(netloc=f"***@{parts.netloc.rpartition('@')[2]}"))
+
+
+class Application:
+    """
+    Where the settings of this process come from when nobody passes any.
+
+    The environment, until an entry point that knows better (a Django project, say) tells.
+    Settings are loaded when first needed, never at import.
+    """
+
+    def __init__(self) -> None:
+        self._load: Callable[[], Settings] | None = None
+        self._settings: Settings | None = None
+        self._election: str | None = None
+
+    def configure(self, load: Callable[[], Settings] | None) -> None:
+        """Take settings from *load* from now on; from the environment again if None."""
+        self._load = load
+        self._settings = None
+        self._election = None
+
+    @property
+    def settings(self) -> Settings:
+        """The settings; raises `ConfigurationError` where they make no sense."""
+        if self._settings is None:
+            self._settings = (self._load or Settings.load)()
+        return self._settings
+
+    @property
+    def election(self) -> str:
+        """The election of whatever names none; known even where no store is configured."""
+        if self._election is None:
+            named = os.environ.get(f"{ENVIRONMENT_PREFIX}ELECTION") or "default"
+            self._election = self.settings.election if self._load else check_election(named)
+        return self._election
+
+
+#: The defaults of this process.
+application: Final = Application()

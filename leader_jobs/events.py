@@ -86,7 +86,7 @@ class CampaignFailed(Event):
 class Observer(Protocol):
     """Anything callable with an event."""
 
-    def __call__(self, event: Event) -> None:
+    def __call__(self, event: Event, /) -> None:
         """Take note of *event*; whatever this raises is logged and goes no further."""
         ...
 

@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Final
 
 from leader_jobs.clock import Clock
+from leader_jobs.stores.base import Candidacy
 
 __all__ = ["EndReason", "Term", "TermBoard", "held_terms"]
 
@@ -29,9 +30,8 @@ class Term:
     One stretch of leadership of one process in one election.
 
     Args:
-        election: the election's name.
-        token: the fencing token; grows with each term of the election.
-        ttl: the lease time the store granted, in seconds.
+        candidacy: the place in the electorate this term rests on; its token is the fencing token,
+            which grows with each term of the election.
         deadline: the last moment this process may act, on *clock*.
         clock: where moments come from.
 
@@ -45,6 +45,7 @@ class Term:
         "_deadline",
         "_lapsed",
         "_pid",
+        "candidacy",
         "election",
         "ended",
         "reason",
@@ -53,12 +54,11 @@ class Term:
         "ttl",
     )
 
-    def __init__(
-        self, *, election: str, token: int, ttl: float, deadline: float, clock: Clock
-    ) -> None:
-        self.election: Final = election
-        self.token: Final = token
-        self.ttl: Final = ttl
+    def __init__(self, *, candidacy: Candidacy, deadline: float, clock: Clock) -> None:
+        self.candidacy: Final = candidacy
+        self.election: Final = candidacy.election
+        self.token: Final = candidacy.token
+        self.ttl: Final = candidacy.ttl
         #: Set once the term is over *and* somebody noticed; `active` needs nobody to notice.
         self.ended: Final = threading.Event()
         self.reason: EndReason | None = None

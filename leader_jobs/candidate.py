@@ -1,0 +1,390 @@
+"""
+A candidate: stands in an election for as long as the process wants to, term after term.
+
+Enrol, wait for the turn, verify, lead, and when the term ends enrol again: losing a term never ends
+the process. Two daemon threads serve it from `Candidate.start` on: one campaigns (and, leading,
+watches its own entry, because a living lease can be revoked by a store that woke from a freeze), one
+renews the lease. Nothing starts at import or construction. After a fork the child's copy holds no
+term and no thread; `start` in the child begins a candidacy of the child's own.
+"""
+
+import atexit
+import logging
+import os
+import queue
+import random
+import threading
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+from typing import Final, Self
+
+from leader_jobs.clock import Clock, SystemClock
+from leader_jobs.config import Timing
+from leader_jobs.events import (
+    Announcer,
+    CampaignFailed,
+    CandidateEnrolled,
+    ElectionWon,
+    Event,
+    Observer,
+    Resumed,
+    Suspended,
+    TermEnded,
+)
+from leader_jobs.exceptions import CandidacyLost, NotLeader, StoreError
+from leader_jobs.names import check_election
+from leader_jobs.proposals import Proposal
+from leader_jobs.renewal import Renewer
+from leader_jobs.stores.base import Candidacy, Store
+from leader_jobs.term import EndReason, Term, held_terms
+
+__all__ = ["Candidate"]
+
+_log = logging.getLogger(__name__)
+_FIRST_PAUSE: Final = 0.1
+_LONGEST_PAUSE: Final = 5.0
+_STOP_LIMIT: Final = 5.0
+
+
+class Candidate:
+    """
+    One node's part in one election.
+
+    Args:
+        election: the election's name.
+        store: where it is held; may be shared with other candidates of the process.
+        node: this node's label.
+        ttl: lease time to ask for, in seconds; the granted one counts.
+        version: what to show as this node's version.
+        observers: called with every `Event`, on a thread of their own.
+        clock: where moments come from.
+
+    At most one candidate of an election has an active `term` at any moment; see `Term` for what that
+    rests on. A candidate never raises for a store that is away: it logs, announces and tries again.
+    """
+
+    def __init__(
+        self,
+        election: str,
+        *,
+        store: Store,
+        node: str,
+        ttl: float = 15.0,
+        version: str = "",
+        observers: Iterable[Observer] = (),
+        clock: Clock | None = None,
+    ) -> None:
+        self.election: Final = check_election(election)
+        self.node: Final = node
+        self._store = store
+        self._ttl = ttl
+        self._version = version
+        self._observers = tuple(observers)
+        self._clock: Clock = clock or SystemClock()
+        self._reset()
+
+    def _reset(self) -> None:
+        """Begin afresh: at construction, and in the child of a fork, which owns nothing."""
+        self._pid = os.getpid()
+        self.proposal = Proposal.of_this_process(self.node, self._version)
+        self._announcer = Announcer(self._observers)
+        self._lock = threading.RLock()
+        self._stopping = threading.Event()
+        self._leave = threading.Event()
+        self._terms: queue.SimpleQueue[Term | None] = queue.SimpleQueue()
+        self._term: Term | None = None
+        self._candidacy: Candidacy | None = None
+        self._renewer: Renewer | None = None
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    # -- what the owner asks for ------------------------------------------------------------------
+
+    @property
+    def term(self) -> Term | None:
+        """The term this process holds at this very moment, or None."""
+        term = self._term
+        return term if term is not None and term.active else None
+
+    def require_term(self) -> Term:
+        """Return the active term; raise `NotLeader` if there is none."""
+        term = self.term
+        if term is None:
+            msg = f"node {self.node!r} does not lead election {self.election!r}"
+            raise NotLeader(msg)
+        return term
+
+    def start(self) -> None:
+        """Begin to stand; returns at once. Starting twice in one process changes nothing."""
+        if self._pid != os.getpid():
+            self._reset()
+        if self._thread is not None:
+            return
+        self._stopping.clear()
+        self._terms = queue.SimpleQueue()
+        name = f"leader-jobs-campaign-{self.election}"
+        self._thread = threading.Thread(target=self._campaign, name=name, daemon=True)
+        self._thread.start()
+        atexit.register(self.stop)
+
+    def campaign(self, timeout: float | None = None) -> Term:
+        """
+        Stand and wait until this node leads.
+
+        Raises:
+            NotLeader: *timeout* seconds went by, or the candidate was stopped.
+        """
+        self.start()
+        term = self.wait_for_term(timeout)
+        if term is None:
+            msg = f"node {self.node!r} was not elected in {self.election!r} within {timeout} s"
+            raise NotLeader(msg)
+        return term
+
+    def wait_for_term(self, timeout: float | None = None) -> Term | None:
+        """
+        Wait up to *timeout* seconds for the next term to begin; each term is given out once.
+
+        Returns:
+            The term, or None: time is up, the candidate was stopped, or somebody called `release`.
+        """
+        limit = None if timeout is None else self._clock.now() + timeout
+        while not self._stopping.is_set():
+            left = None if limit is None else limit - self._clock.now()
+            if left is not None and left <= 0:
+                return None
+            try:
+                term = self._terms.get(timeout=left)
+            except queue.Empty:
+                return None
+            if term is None or term.active:
+                return term
+        return None
+
+    def release(self) -> None:
+        """Make a `wait_for_term` in another thread return None; safe in a signal handler."""
+        self._terms.put(None)
+
+    def terms(self) -> Iterator[Term]:
+        """Yield each term as it begins, until the candidate is stopped or released."""
+        while (term := self.wait_for_term()) is not None:
+            yield term
+
+    def resign(self) -> None:
+        """
+        Give the term up by will and queue again behind everybody else; returns at once.
+
+        The term is over before the store hears of it. What is still running under it is the
+        caller's to finish first.
+        """
+        if self._pid == os.getpid():
+            self._end_term(EndReason.RESIGNED)
+            self._leave.set()
+            self._wake()
+
+    def stop(self, timeout: float = _STOP_LIMIT) -> None:
+        """
+        Resign, withdraw and stand no more; waits up to *timeout* seconds for the store to hear.
+
+        In the child of a fork this does nothing: the candidacy is the parent's.
+        """
+        if self._pid != os.getpid() or self._thread is None:
+            return
+        self._end_term(EndReason.RESIGNED)
+        self._stopping.set()
+        self._leave.set()
+        self.release()
+        self._wake()
+        if self._thread is not threading.current_thread():
+            self._thread.join(timeout)
+        self._thread = None
+        self._announcer.close()
+        atexit.unregister(self.stop)
+
+    def verify(self, timeout: float) -> bool:
+        """
+        Ask the store whether the present term leads, and end the term if it does not.
+
+        Args:
+            timeout: seconds to wait for the answer.
+
+        Returns:
+            Whether the store said yes; False also if it did not answer.
+        """
+        candidacy, term = self._candidacy, self.term
+        if candidacy is None or term is None:
+            return False
+        try:
+            leads = self._store.standing(candidacy, deadline=self._clock.now() + timeout).leads
+        except CandidacyLost:
+            leads = False
+        except StoreError:
+            return False
+        if not leads:
+            self.lose(term)
+        return leads and term.active
+
+    def lose(self, term: Term) -> None:
+        """Take note that *term* is lost: the store refused something done under it."""
+        if self._pid == os.getpid() and self._term is term:
+            self._end_term(EndReason.LOST)
+            self._leave.set()
+            self._wake()
+
+    # -- the campaign thread ----------------------------------------------------------------------
+
+    def _campaign(self) -> None:
+        pause = _FIRST_PAUSE
+        while not self._stopping.is_set():
+            try:
+                self._stand()
+                pause = _FIRST_PAUSE
+            except CandidacyLost as error:
+                _log.info("election %r: candidacy lost, standing again: %s", self.election, error)
+                pause = _FIRST_PAUSE
+            except StoreError as error:
+                pause = min(2 * pause, _LONGEST_PAUSE)
+                self._failed(error, pause)
+            except Exception as error:  # noqa: BLE001  losing a term never ends the process
+                _log.exception("election %r: the campaign failed unexpectedly", self.election)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+                self._failed(error, pause)
+            if not self._stopping.is_set():
+                self._clock.wait(self._stopping, pause * random.uniform(0.5, 1.0))  # noqa: S311  jitter
+
+    def _failed(self, error: Exception, pause: float) -> None:
+        _log.warning("election %r: could not stand (%s); trying again", self.election, error)
+        self._announce(CampaignFailed(self.election, self.node, str(error), pause))
+
+    def _stand(self) -> None:
+        """Go through one candidacy, from enrolment to withdrawal."""
+        self._leave.clear()
+        limit = self._clock.now() + Timing(self._ttl).valid_for
+        candidacy = self._store.enrol(
+            self.election, self.proposal.encode(), self._ttl, deadline=limit
+        )
+        renewer = Renewer(
+            store=self._store,
+            candidacy=candidacy,
+            clock=self._clock,
+            announce_suspended=self._suspended,
+            announce_resumed=self._resumed,
+        )
+        self._candidacy, self._renewer = candidacy, renewer
+        self._announce(CandidateEnrolled(self.election, self.node, candidacy.token, candidacy.ttl))
+        renewer.start()
+        try:
+            while not self._done(renewer):
+                self._look(candidacy, renewer)
+        finally:
+            renewer.stop()
+            self._end_term(EndReason.LOST)
+            self._withdraw(candidacy)
+
+    def _done(self, renewer: Renewer) -> bool:
+        return self._stopping.is_set() or self._leave.is_set() or renewer.over.is_set()
+
+    def _look(self, candidacy: Candidacy, renewer: Renewer) -> None:
+        """See where we stand, lead if it is our turn, and wait until that may have changed."""
+        timing = Timing(candidacy.ttl)
+        try:
+            standing = self._store.standing(
+                candidacy, deadline=self._clock.now() + timing.renew_every
+            )
+            if standing.leads and self._term is None:
+                self._begin_term(renewer)
+        except CandidacyLost:
+            raise
+        except StoreError as error:
+            # Whether a term survives this is the renewer's verdict; here we only look again.
+            _log.debug("election %r: no look at the electorate: %s", self.election, error)
+            self._clock.wait(renewer.over, min(timing.call_timeout, _FIRST_PAUSE))
+            return
+        if not self._done(renewer):
+            self._store.wait(candidacy, standing, timeout=timing.look_every)
+
+    def _begin_term(self, renewer: Renewer) -> None:
+        term = renewer.begin_term()
+        if not term.active:  # the confirmation took longer than the lease is worth
+            renewer.over.set()
+        if self._done(renewer):
+            return
+        self._term = term
+        held_terms.post(term)
+        _log.info(
+            "node %s leads election %r: term %d, lease %g s",
+            self.node,
+            self.election,
+            term.token,
+            term.ttl,
+        )
+        self._announce(ElectionWon(self.election, self.node, term.token))
+        self._terms.put(term)
+
+    def _end_term(self, reason: EndReason) -> None:
+        term = self._term
+        if term is None:
+            return
+        lapsed = not term.active and not term.ended.is_set()
+        term.end(EndReason.DEADLINE if lapsed else reason)
+        with self._lock:  # whoever noticed first announces it, once
+            if self._term is not term:
+                return
+            self._term = None
+        held_terms.remove(term)
+        _log.info(
+            "node %s no longer leads election %r: term %d ended (%s)",
+            self.node,
+            self.election,
+            term.token,
+            term.reason,
+        )
+        self._announce(TermEnded(self.election, self.node, term.token, str(term.reason)))
+
+    def _withdraw(self, candidacy: Candidacy) -> None:
+        self._candidacy = None
+        try:
+            self._store.withdraw(candidacy, deadline=self._clock.now() + min(2.0, candidacy.ttl))
+        except StoreError as error:
+            _log.info(
+                "election %r: could not withdraw (%s); the lease ends by itself within %g s",
+                self.election,
+                error,
+                candidacy.ttl,
+            )
+
+    def _wake(self) -> None:
+        candidacy = self._candidacy
+        if candidacy is not None:
+            self._store.wake(candidacy)
+
+    # -- announcements ----------------------------------------------------------------------------
+
+    def _suspended(self, term: Term, error: StoreError) -> None:
+        _log.warning(
+            "node %s suspended in election %r: renewals fail (%s); nothing new starts, the term ends "
+            "in %.1f s unless one works",
+            self.node,
+            self.election,
+            error,
+            term.remaining,
+        )
+        self._announce(Suspended(self.election, self.node, term.token, term.remaining, str(error)))
+
+    def _resumed(self, term: Term) -> None:
+        _log.info("node %s leads election %r again without doubt", self.node, self.election)
+        self._announce(Resumed(self.election, self.node, term.token))
+
+    def _announce(self, event: Event) -> None:
+        self._announcer(event)

@@ -1,0 +1,285 @@
+"""
+`@leader_only` and the registry of jobs.
+
+A decorated function runs its body only under leadership: this process holds the term of the job's
+election, or the call is part of a run the ledger has recorded. Otherwise it does nothing and says
+so, or raises. A function that also has a schedule is a job: it is registered for the leader to run.
+"""
+
+import functools
+import inspect
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta, tzinfo
+from enum import StrEnum
+from typing import Any, Final, ParamSpec, TypeVar, overload
+
+from leader_jobs.config import application
+from leader_jobs.exceptions import ConfigurationError, NotLeader
+from leader_jobs.names import check_election, check_job
+from leader_jobs.occurrences import CatchUp, Policy
+from leader_jobs.runs import current_run
+from leader_jobs.schedules import Cron, Every, Schedule
+from leader_jobs.term import held_terms
+
+__all__ = ["Job", "JobRegistry", "OnCrash", "OnStandby", "leader_only", "registry"]
+
+_log = logging.getLogger(__name__)
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class OnCrash(StrEnum):
+    """What becomes of a run whose process died."""
+
+    INTERRUPT = "interrupt"
+    RERUN = "rerun"
+
+
+class OnStandby(StrEnum):
+    """What a decorated function does where leadership is missing."""
+
+    SKIP = "skip"
+    RAISE = "raise"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """
+    A periodic job.
+
+    Attributes:
+        name: unique among the jobs of a process; part of every occurrence's identity.
+        function: the body, without its guard: whoever runs a job has the ledger's word.
+        schedule: when it is due.
+        policy: what happens to occurrences that are late, missed or overlapping.
+        rerun_on_crash: whether a run whose process died is attempted again.
+        election: the election it belongs to; None for the application's default.
+        place: file and line of the function, for messages.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    schedule: Schedule
+    policy: Policy
+    rerun_on_crash: bool
+    election: str | None
+    place: str
+
+
+class JobRegistry:
+    """The jobs of a process, by name."""
+
+    def __init__(self) -> None:
+        self._jobs: dict[str, Job] = {}
+
+    def add(self, job: Job) -> None:
+        """
+        Register *job*.
+
+        Raises:
+            ConfigurationError: another function has its name. The same function again, as after a
+                module was reloaded, replaces the former one.
+        """
+        other = self._jobs.get(job.name)
+        if other is not None and other.place != job.place:
+            msg = (
+                f"two jobs are called {job.name!r}: {other.place} and {job.place}; "
+                "give one of them another name="
+            )
+            raise ConfigurationError(msg)
+        self._jobs[job.name] = job
+
+    def of(self, election: str) -> tuple[Job, ...]:
+        """Return the jobs of *election*, by name."""
+        default = application.election
+        return tuple(
+            job for _, job in sorted(self._jobs.items()) if (job.election or default) == election
+        )
+
+    def elections(self) -> tuple[str, ...]:
+        """Return the elections that have jobs, by name."""
+        default = application.election
+        return tuple(sorted({job.election or default for job in self._jobs.values()}))
+
+    def clear(self) -> None:
+        """Forget every job; for tests."""
+        self._jobs.clear()
+
+
+#: Where `leader_only` registers jobs unless told otherwise.
+registry: Final = JobRegistry()
+
+
+@overload
+def leader_only(function: Callable[P, R], /) -> Callable[P, R | None]: ...
+@overload
+def leader_only(
+    *,
+    every: float | timedelta | None = ...,
+    cron: str | None = ...,
+    timezone: str | tzinfo | None = ...,
+    name: str | None = ...,
+    election: str | None = ...,
+    catch_up: CatchUp | str = ...,
+    window: timedelta | float | None = ...,
+    max_burst: int = ...,
+    overlap: bool = ...,
+    on_crash: OnCrash | str = ...,
+    on_standby: OnStandby | str = ...,
+    jobs: JobRegistry = ...,
+) -> Callable[[Callable[P, R]], Callable[P, R | None]]: ...
+def leader_only(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    every: float | timedelta | None = None,
+    cron: str | None = None,
+    timezone: str | tzinfo | None = None,
+    name: str | None = None,
+    election: str | None = None,
+    catch_up: CatchUp | str = CatchUp.LATEST,
+    window: timedelta | float | None = None,
+    max_burst: int = 20,
+    overlap: bool = False,
+    on_crash: OnCrash | str = OnCrash.INTERRUPT,
+    on_standby: OnStandby | str = OnStandby.SKIP,
+    jobs: JobRegistry = registry,
+) -> Any:
+    """
+    Run the body of a function only under leadership; with a schedule, make it a job.
+
+    Args:
+        function: the function, when used without parentheses.
+        every: the period in seconds (or a timedelta). Instants are multiples of it since 1970 in
+            UTC, so ``every=30`` is due at :00 and :30 on every node.
+        cron: five fields as in crontab(5), or ``@daily`` and its like.
+        timezone: the time zone of *cron*; UTC if None.
+        name: the job's name; the function's module and qualified name if None. It is part of every
+            occurrence's identity: a renamed job is a new one.
+        election: the election; the application's default if None.
+        catch_up: what to do about occurrences missed in a gap: ``latest`` runs the newest one,
+            ``all`` runs each in order, ``skip`` none.
+        window: how late (seconds or a timedelta) a run is still useful; None for ever.
+        max_burst: how many missed occurrences ``all`` runs at most, 1 to 100.
+        overlap: whether a run may start while another one of this job is alive anywhere.
+        on_crash: ``rerun`` to have a run whose process died attempted again; the body must then be
+            safe to repeat. ``interrupt`` records it and leaves it.
+        on_standby: ``skip`` to do nothing and return None where leadership is missing, ``raise`` to
+            raise `NotLeader` there.
+        jobs: the registry to put the job in.
+
+    Raises:
+        ConfigurationError: an argument makes no sense, or the name is taken.
+
+    The body starts at most once per occurrence (more only with ``on_crash="rerun"``). That what it
+    does outside of the store happens once is up to the body: pass `current_run`'s token on, or make
+    the effect idempotent by its ``planned_at``.
+    """
+    policy = Policy(
+        catch_up=CatchUp.of(catch_up), window=_span(window), max_burst=max_burst, overlap=overlap
+    )
+    crash = _choice(OnCrash, "on_crash", on_crash)
+    standby = _choice(OnStandby, "on_standby", on_standby)
+    schedule = _schedule(every, cron, timezone)
+    if election is not None:
+        check_election(election)
+
+    def decorate(body: Callable[..., Any]) -> Callable[..., Any]:
+        label = name or f"{body.__module__}.{body.__qualname__}"
+        if schedule is not None:
+            check_job(label)
+        guarded = _guard(body, label, election, standby)
+        if schedule is not None:
+            code = inspect.unwrap(body).__code__
+            job = Job(
+                name=label,
+                function=body,
+                schedule=schedule,
+                policy=policy,
+                rerun_on_crash=crash is OnCrash.RERUN,
+                election=election,
+                place=f"{code.co_filename}:{code.co_firstlineno}",
+            )
+            jobs.add(job)
+        return guarded
+
+    return decorate if function is None else decorate(function)
+
+
+def _guard(
+    body: Callable[..., Any],
+    label: str,
+    election: str | None,
+    standby: OnStandby,
+) -> Callable[..., Any]:
+    """Wrap *body* so that it runs under leadership only."""
+
+    def refused() -> bool:
+        why = _why_not(election or application.election)
+        if why is None:
+            return False
+        msg = f"{label} not run: {why}"
+        if standby is OnStandby.RAISE:
+            raise NotLeader(msg)
+        _log.info(msg)
+        return True
+
+    if inspect.iscoroutinefunction(body):
+
+        @functools.wraps(body)
+        async def guarded_coroutine(*args: Any, **kwargs: Any) -> Any:
+            return None if refused() else await body(*args, **kwargs)
+
+        return guarded_coroutine
+
+    @functools.wraps(body)
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        return None if refused() else body(*args, **kwargs)
+
+    return guarded
+
+
+def _why_not(election: str) -> str | None:
+    """Say why this code may not act for *election* now; None if it may."""
+    run = current_run()
+    if run is not None and run.election == election:
+        if run.lost.is_set():
+            return f"the term {run.token} of election {election!r} it runs under is over"
+        return None
+    term = held_terms.find(election)
+    if term is None:
+        return f"this node does not lead election {election!r}"
+    return None if term.may_start else f"the term of election {election!r} is in doubt"
+
+
+def _schedule(
+    every: float | timedelta | None, cron: str | None, timezone: str | tzinfo | None
+) -> Schedule | None:
+    if every is not None and cron is not None:
+        msg = f"every={every!r} and cron={cron!r} are both given; keep one of them"
+        raise ConfigurationError(msg)
+    if timezone is not None and cron is None:
+        msg = f"timezone={timezone!r} goes with cron=; every= counts in UTC"
+        raise ConfigurationError(msg)
+    if every is not None:
+        return Every(every)
+    if cron is not None:
+        return Cron(cron, timezone=timezone or "UTC")
+    return None
+
+
+def _span(window: timedelta | float | None) -> timedelta | None:
+    return timedelta(seconds=window) if isinstance(window, (int, float)) else window
+
+
+_Choice = TypeVar("_Choice", bound=StrEnum)
+
+
+def _choice(kind: type[_Choice], key: str, value: str) -> _Choice:
+    try:
+        return kind(value)
+    except ValueError:
+        msg = f"{key} is {value!r}; it must be {' or '.join(repr(c.value) for c in kind)}"
+        raise ConfigurationError(msg) from None

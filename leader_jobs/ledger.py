@@ -1,0 +1,332 @@
+"""
+The ledger of one election: which occurrences were claimed, started and how they ended.
+
+Every change of a job's record is guarded by the version it was read at, and by the leading term
+where the change is the leader's to make; the store decides, nobody checks first and writes then.
+A write whose reply was lost is looked up, never assumed.
+
+What this file offers is one change at a time, for the leader and for a process that still runs what
+it started in an earlier term. What is due, and claiming it, is `leader_jobs.claims`.
+"""
+
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from leader_jobs.clock import Clock
+from leader_jobs.exceptions import Conflict, StoreError, StoreUnavailable
+from leader_jobs.proposals import Proposal
+from leader_jobs.records import (
+    JOBS_PREFIX,
+    JobRecord,
+    OccurrenceRecord,
+    State,
+    UnreadableRecord,
+    history_key,
+    history_prefix,
+    job_key,
+)
+from leader_jobs.stores.base import ABSENT, Store, Write
+from leader_jobs.term import Term
+
+__all__ = ["Claim", "Ledger", "Versioned"]
+
+_CONTENTION: Final = 10
+
+#: A change of a job's record: the new record and the occurrences it closes, or None to let it be.
+Change = tuple[JobRecord, tuple[OccurrenceRecord, ...]] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """
+    An occurrence this process has claimed and may start.
+
+    Attributes:
+        job: the job's name.
+        occurrence: the occurrence's id (see `leader_jobs.occurrences.occurrence_id`).
+        planned_at: the instant it was planned for.
+        sequence: its number in the job's record.
+        attempt: which attempt this is.
+        token: the term under which it is to be started.
+    """
+
+    job: str
+    occurrence: str
+    planned_at: datetime
+    sequence: int
+    attempt: int
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class Versioned:
+    """A job's record (None if there is none yet) and the version it was read at."""
+
+    record: JobRecord | None
+    version: int
+
+
+class Ledger:
+    """
+    The ledger of one election, as one node reads and writes it.
+
+    Args:
+        store: where the register is.
+        election: whose register.
+        node: this node's label, for people.
+        owner: the incarnation of this process's candidate: runs it starts live as long as that
+            candidate stands.
+        clock: where moments and instants come from.
+        timeout: seconds one change may take.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        election: str,
+        *,
+        node: str,
+        owner: str,
+        clock: Clock,
+        timeout: float = 5.0,
+    ) -> None:
+        self.store: Final = store
+        self.election: Final = election
+        self.node: Final = node
+        self.owner: Final = owner
+        self._clock = clock
+        self._timeout = timeout
+        self._known: dict[str, Versioned | UnreadableRecord] = {}
+        self._in_hand: set[tuple[str, int]] = set()
+        self._lock = threading.Lock()
+
+    # -- looking ----------------------------------------------------------------------------------
+
+    def jobs(self) -> dict[str, JobRecord]:
+        """Read every job record that can be read, by the job's name."""
+        found: dict[str, JobRecord] = {}
+        for name, versioned in self._read().items():
+            if isinstance(versioned, Versioned) and versioned.record is not None:
+                found[name] = versioned.record
+        return found
+
+    def history(self, job: str) -> list[OccurrenceRecord]:
+        """Read what is kept of the occurrences of *job*, the open ones included, oldest first."""
+        rows = self.store.read(self.election, history_prefix(job), deadline=self._limit())
+        entries = []
+        for row in rows.values():
+            try:
+                entries.append(OccurrenceRecord.decode(row.value))
+            except UnreadableRecord:
+                continue
+        record = self.jobs().get(job)
+        entries.extend(record.open if record is not None else ())
+        return sorted(entries, key=lambda entry: entry.sequence)
+
+    def living(self) -> frozenset[str]:
+        """Return the incarnations that stand in the election now; runs of others are dead."""
+        entrants = self.store.candidates(self.election, deadline=self._limit())
+        proposals = (Proposal.decode(entrant.proposal) for entrant in entrants)
+        return frozenset(p.incarnation for p in proposals if p is not None)
+
+    def load(self, names: Iterable[str]) -> dict[str, Versioned | UnreadableRecord]:
+        """
+        Return the records of the jobs *names*, from memory where nothing put them in doubt.
+
+        Raises:
+            StoreError: they had to be read and could not be.
+        """
+        names = tuple(names)
+        with self._lock:
+            missing = [name for name in names if name not in self._known]
+        if missing:
+            fresh = self._read(job_key(missing[0]) if len(missing) == 1 else JOBS_PREFIX)
+            with self._lock:
+                for name in missing:
+                    known = self._known.get(name)
+                    found = fresh.get(name, Versioned(None, ABSENT))
+                    # A change made while we read is newer than what we read.
+                    if not isinstance(known, Versioned) or _is_newer(found, known):
+                        self._known[name] = found
+        with self._lock:
+            return {name: self._known.get(name, Versioned(None, ABSENT)) for name in names}
+
+    def forget(self, names: Iterable[str] | None = None) -> None:
+        """Put what is remembered of the jobs *names* (all if None) in doubt: it is read again."""
+        with self._lock:
+            for name in tuple(self._known) if names is None else names:
+                self._known.pop(name, None)
+
+    def remember(self, record: JobRecord, version: int) -> None:
+        """Note that *record* was committed at *version*."""
+        with self._lock:
+            known = self._known.get(record.job)
+            if not isinstance(known, Versioned) or known.version < version:
+                self._known[record.job] = Versioned(record, version)
+
+    # -- what is in this process's hands ----------------------------------------------------------
+
+    def take(self, claim: Claim) -> None:
+        """Note that *claim* is in the hands of this process."""
+        with self._lock:
+            self._in_hand.add((claim.job, claim.sequence))
+
+    def let_go(self, claim: Claim) -> None:
+        """Note that *claim* is no longer in the hands of this process."""
+        with self._lock:
+            self._in_hand.discard((claim.job, claim.sequence))
+
+    def holds(self, job: str, sequence: int) -> bool:
+        """Whether the occurrence number *sequence* of *job* is in the hands of this process."""
+        with self._lock:
+            return (job, sequence) in self._in_hand
+
+    # -- one change -------------------------------------------------------------------------------
+
+    def start(self, claim: Claim, term: Term) -> bool:
+        """
+        Record, fenced by *term*, that the body of *claim* is about to start.
+
+        Returns:
+            True: this process, and no other, is to start it, once. False: it is not ours to start
+            (another node did, or closed it).
+
+        Raises:
+            Fenced: the term does not lead any more.
+            StoreUnavailable: not known whether it was recorded; call again, or `release` it.
+        """
+
+        def starting(record: JobRecord) -> Change:
+            entry = record.find(claim.sequence)
+            if entry is None or entry.attempt != claim.attempt:
+                return None
+            if entry.state is State.STARTED:
+                # Ours: the reply to an earlier try was lost. Nobody else writes our incarnation.
+                return (record, ()) if entry.owner == self.owner else None
+            started = entry.starting(
+                token=term.token, node=self.node, owner=self.owner, now=self._clock.utcnow()
+            )
+            return record.with_open(started), ()
+
+        return self._change(claim.job, starting, term)
+
+    def finish(self, claim: Claim, state: State, reason: str = "") -> bool:
+        """
+        Record how the run of *claim* ended; not fenced, for it did happen.
+
+        Returns:
+            False if somebody closed it before (a leader who took this process for dead).
+
+        Raises:
+            StoreUnavailable: not known whether it was recorded; call again.
+        """
+
+        def finishing(record: JobRecord) -> Change:
+            entry = self._ours(record, claim)
+            if entry is None:
+                return None
+            closed = entry.closed(state, self._clock.utcnow(), reason)
+            return record.without(entry.sequence), (closed,)
+
+        return self._change(claim.job, finishing, None)
+
+    def release(self, claim: Claim, *, again: bool = False) -> bool:
+        """
+        Hand an occurrence back so that whoever leads starts it.
+
+        Args:
+            claim: one whose body this process did not start, or stopped.
+            again: True if the body was started: what follows is another attempt.
+
+        Returns:
+            False if the record does not name this process as the one that runs it.
+        """
+
+        def releasing(record: JobRecord) -> Change:
+            entry = self._ours(record, claim)
+            if entry is None:
+                return None
+            back = entry.again() if again else entry.back()
+            return record.with_open(back), ()
+
+        return self._change(claim.job, releasing, None)
+
+    def _ours(self, record: JobRecord, claim: Claim) -> OccurrenceRecord | None:
+        entry = record.find(claim.sequence)
+        ours = (
+            entry is not None
+            and entry.state is State.STARTED
+            and entry.owner == self.owner
+            and entry.attempt == claim.attempt
+        )
+        return entry if ours else None
+
+    def _change(self, job: str, change: Callable[[JobRecord], Change], term: Term | None) -> bool:
+        """Apply *change* to the record of *job* until no other change comes between."""
+        certain = False
+        for _ in range(_CONTENTION):
+            found = self.load((job,))[job]
+            if isinstance(found, UnreadableRecord):
+                raise found
+            changed = change(found.record) if found.record is not None else None
+            if changed is None:
+                if certain:
+                    return False
+            elif changed[0] is found.record or self._commit(changed, found.version, term):
+                return True
+            # What we remember may be behind: look at the store before saying no, or trying again.
+            self.forget((job,))
+            certain = True
+        msg = f"the record of job {job!r} changed {_CONTENTION} times in a row; trying again later"
+        raise StoreUnavailable(msg)
+
+    def _commit(
+        self,
+        changed: tuple[JobRecord, tuple[OccurrenceRecord, ...]],
+        version: int,
+        term: Term | None,
+    ) -> bool:
+        """Write a changed record; False if it was not at *version* any more."""
+        record, closed = changed
+        writes = [
+            Write(job_key(record.job), record.encode(), version),
+            *history(record.job, closed),
+        ]
+        candidacy = term.candidacy if term is not None else None
+        try:
+            version = self.store.commit(
+                self.election, writes, candidacy=candidacy, deadline=self._limit()
+            )
+        except Conflict:
+            return False
+        except StoreError:
+            self.forget((record.job,))
+            raise
+        self.remember(record, version)
+        return True
+
+    def _read(self, prefix: str = JOBS_PREFIX) -> dict[str, Versioned | UnreadableRecord]:
+        rows = self.store.read(self.election, prefix, deadline=self._limit())
+        found: dict[str, Versioned | UnreadableRecord] = {}
+        for key, row in rows.items():
+            name = key.removeprefix(JOBS_PREFIX)
+            try:
+                found[name] = Versioned(JobRecord.decode(row.value), row.version)
+            except UnreadableRecord as error:
+                found[name] = error
+        return found
+
+    def _limit(self) -> float:
+        return self._clock.now() + self._timeout
+
+
+def history(job: str, closed: Iterable[OccurrenceRecord]) -> list[Write]:
+    """Return the writes that move *closed* occurrences into the history of *job*."""
+    return [Write(history_key(job, entry.sequence), entry.encode()) for entry in closed]
+
+
+def _is_newer(found: Versioned | UnreadableRecord, known: Versioned) -> bool:
+    return isinstance(found, UnreadableRecord) or found.version > known.version

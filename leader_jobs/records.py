@@ -1,0 +1,269 @@
+"""
+The ledger's records: what is kept of a job and of its occurrences, and how it is written down.
+
+One *job record* per job holds the cursor (every occurrence up to it is accounted for) and the
+occurrences that are still open. A closed occurrence moves to the job's *history*, a ring of the
+last `HISTORY` entries, so that nothing grows without bound. All are JSON, for people with a store's
+own tools; what can not be read back is never guessed at.
+"""
+
+import json
+from dataclasses import dataclass, fields, replace
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Final, Self
+
+from leader_jobs.exceptions import LeaderJobsError
+from leader_jobs.occurrences import Passed
+
+__all__ = [
+    "HISTORY",
+    "JOBS_PREFIX",
+    "JobRecord",
+    "OccurrenceRecord",
+    "State",
+    "UnreadableRecord",
+    "history_key",
+    "history_prefix",
+    "job_key",
+]
+
+#: How many closed occurrences are kept of each job.
+HISTORY: Final = 100
+JOBS_PREFIX: Final = "jobs/"
+_FORMAT: Final = 1
+
+
+class UnreadableRecord(LeaderJobsError):
+    """A record is not one this version can read; the job it belongs to is left alone."""
+
+
+class State(StrEnum):
+    """What became of an occurrence."""
+
+    CLAIMED = "claimed"
+    STARTED = "started"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+    SKIPPED = "skipped"
+    COALESCED = "coalesced"
+
+
+def job_key(job: str) -> str:
+    """Return the key of the job record of *job*."""
+    return f"{JOBS_PREFIX}{job}"
+
+
+def history_prefix(job: str) -> str:
+    """Return what the keys of the history of *job* begin with."""
+    return f"history/{job}/"
+
+
+def history_key(job: str, sequence: int) -> str:
+    """Return the key of the history entry number *sequence*; entries a full ring apart share it."""
+    return f"{history_prefix(job)}{sequence % HISTORY:03d}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OccurrenceRecord:
+    """
+    One occurrence of a job, or a range of occurrences that were passed over together.
+
+    Attributes:
+        sequence: its number in the job's own count.
+        planned_at: the planned instant; of a range, the last one.
+        state: what became of it.
+        token: the term it was claimed, started or passed over under, whichever came last.
+        node: label of the node that did so.
+        claimed_at: when.
+        started_at: when its body was started, or None.
+        ended_at: when it was closed, or None while it is open.
+        owner: the incarnation of the process that runs it; empty before.
+        attempt: 1, or more after a crash of a job that asked to be rerun.
+        reason: why it was skipped, interrupted or failed; one line.
+        first: of a range, its first planned instant.
+        count: how many occurrences it stands for.
+        exact: whether *count* is exact, or only a lower bound.
+    """
+
+    sequence: int
+    planned_at: datetime
+    state: State
+    token: int
+    node: str
+    claimed_at: datetime
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    owner: str = ""
+    attempt: int = 1
+    reason: str = ""
+    first: datetime | None = None
+    count: int = 1
+    exact: bool = True
+
+    def encode(self) -> bytes:
+        """Return the bytes to keep."""
+        return _dump(_plain(self))
+
+    @classmethod
+    def decode(cls, raw: bytes) -> Self:
+        """Read a record back; raise `UnreadableRecord` if that is not certain."""
+        return cls.read(_load(raw))
+
+    @classmethod
+    def read(cls, found: Any) -> Self:
+        """Read a record back from its JSON value; raise `UnreadableRecord` likewise."""
+        try:
+            values = {key: value for key, value in found.items() if key != "v"}
+            for key in ("planned_at", "claimed_at", "started_at", "ended_at", "first"):
+                if values.get(key) is not None:
+                    values[key] = _instant(values[key])
+            values["state"] = State(values["state"])
+            return cls(**values)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            msg = f"not an occurrence record this version can read ({error})"
+            raise UnreadableRecord(msg) from None
+
+    def starting(self, *, token: int, node: str, owner: str, now: datetime) -> Self:
+        """Return the record of this occurrence as its body is about to start."""
+        return replace(
+            self, state=State.STARTED, token=token, node=node, owner=owner, started_at=now
+        )
+
+    def closed(self, state: State, now: datetime, reason: str = "") -> Self:
+        """Return the record of this occurrence as it ends in *state*."""
+        return replace(self, state=state, ended_at=now, reason=reason[:500])
+
+    def back(self) -> Self:
+        """Return the record of this occurrence as it was before its body was to start."""
+        return replace(self, state=State.CLAIMED, owner="", started_at=None)
+
+    def again(self) -> Self:
+        """Return the record of this occurrence as it waits for another attempt."""
+        return replace(self.back(), attempt=self.attempt + 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRecord:
+    """
+    What the ledger knows of one job.
+
+    Attributes:
+        job: the job's name.
+        schedule: the fingerprint of the schedule the cursor belongs to.
+        words: the schedule in words, for people.
+        cursor: every occurrence planned up to this instant is accounted for.
+        sequence: how many occurrence records there have been.
+        open: the occurrences claimed and not closed, oldest first.
+    """
+
+    job: str
+    schedule: str
+    words: str
+    cursor: datetime
+    sequence: int = 0
+    open: tuple[OccurrenceRecord, ...] = ()
+
+    def encode(self) -> bytes:
+        """Return the bytes to keep."""
+        return _dump(_plain(self) | {"open": [_plain(entry) for entry in self.open]})
+
+    @classmethod
+    def decode(cls, raw: bytes) -> Self:
+        """Read a record back; raise `UnreadableRecord` if that is not certain."""
+        found = _load(raw)
+        try:
+            return cls(
+                job=found["job"],
+                schedule=found["schedule"],
+                words=found["words"],
+                cursor=_instant(found["cursor"]),
+                sequence=int(found.get("sequence", 0)),
+                open=tuple(OccurrenceRecord.read(entry) for entry in found["open"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            msg = f"not a job record this version can read ({error})"
+            raise UnreadableRecord(msg) from None
+
+    def find(self, sequence: int) -> OccurrenceRecord | None:
+        """Return the open occurrence number *sequence*, or None."""
+        return next((entry for entry in self.open if entry.sequence == sequence), None)
+
+    def with_open(self, entry: OccurrenceRecord) -> Self:
+        """Return the record with *entry* in the place of the open one of its number."""
+        kept = tuple(entry if e.sequence == entry.sequence else e for e in self.open)
+        return replace(self, open=kept)
+
+    def without(self, sequence: int) -> Self:
+        """Return the record without the open occurrence number *sequence*."""
+        return replace(self, open=tuple(e for e in self.open if e.sequence != sequence))
+
+    def claim(self, planned_at: datetime, *, token: int, node: str, now: datetime) -> Self:
+        """Return the record with one more open occurrence, claimed."""
+        entry = OccurrenceRecord(
+            sequence=self.sequence,
+            planned_at=planned_at,
+            state=State.CLAIMED,
+            token=token,
+            node=node,
+            claimed_at=now,
+        )
+        return replace(self, sequence=self.sequence + 1, open=(*self.open, entry))
+
+    def pass_over(
+        self, passed: Passed, *, token: int, node: str, now: datetime
+    ) -> tuple[Self, OccurrenceRecord]:
+        """Return the record after passing a range over, and the history entry that says so."""
+        coalesced = passed.reason == passed.reason.COALESCED
+        entry = OccurrenceRecord(
+            sequence=self.sequence,
+            planned_at=passed.last,
+            first=passed.first,
+            count=passed.count,
+            exact=passed.exact,
+            state=State.COALESCED if coalesced else State.SKIPPED,
+            reason=passed.reason.value,
+            token=token,
+            node=node,
+            claimed_at=now,
+            ended_at=now,
+        )
+        return replace(self, sequence=self.sequence + 1), entry
+
+
+def _plain(record: OccurrenceRecord | JobRecord) -> dict[str, Any]:
+    plain: dict[str, Any] = {"v": _FORMAT}
+    for field in fields(record):
+        value = getattr(record, field.name)
+        if isinstance(value, datetime):
+            plain[field.name] = value.astimezone(UTC).isoformat()
+        elif value is not None and value != field.default:
+            plain[field.name] = value
+    return plain
+
+
+def _dump(plain: dict[str, Any]) -> bytes:
+    return json.dumps(plain, separators=(",", ":")).encode()
+
+
+def _load(raw: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(raw)
+        known = found["v"] == _FORMAT
+    except (ValueError, TypeError, KeyError, RecursionError):
+        msg = "not a record of this library"
+        raise UnreadableRecord(msg) from None
+    if not known:
+        msg = f"format {found['v']!r} is not {_FORMAT}: written by another version of this library"
+        raise UnreadableRecord(msg)
+    assert isinstance(found, dict)  # noqa: S101  for mypy: only a dict has a "v"
+    return found
+
+
+def _instant(text: str) -> datetime:
+    instant = datetime.fromisoformat(text)
+    if instant.tzinfo is None:
+        msg = f"{text!r} has no time zone"
+        raise ValueError(msg)
+    return instant.astimezone(UTC)

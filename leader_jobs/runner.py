@@ -1,0 +1,223 @@
+"""
+Runs the jobs of an election in this process while it leads.
+
+A timer says when to look, the ledger says what is due, a pool of threads runs the bodies.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
+from typing import Final, Protocol
+
+from leader_jobs.candidate import Candidate
+from leader_jobs.claims import Claims
+from leader_jobs.clock import Clock
+from leader_jobs.exceptions import Fenced, StoreError
+from leader_jobs.jobs import Job
+from leader_jobs.ledger import Ledger
+from leader_jobs.occurrences import CatchUp
+from leader_jobs.runpool import RunPool
+from leader_jobs.term import Term
+
+__all__ = ["JobRunner", "Timer"]
+
+_log = logging.getLogger(__name__)
+_LOOK: Final = 0.2
+_AT_LEAST_EVERY: Final = timedelta(seconds=1)
+_SOON: Final = timedelta(seconds=0.2)
+_JUMP: Final = 1.0
+_ASK: Final = 2.0
+
+
+class Timer(Protocol):
+    """What tells the runner that it is time to look."""
+
+    def start(self, tick: Callable[[], None]) -> None:
+        """Call *tick* now, on a thread of the timer's, and again as `wake_at` asks."""
+        ...
+
+    def wake_at(self, instant: datetime) -> None:
+        """Tick at *instant*; the last call counts."""
+        ...
+
+    def stop(self) -> None:
+        """Tick no more; returns without waiting for a tick that is under way."""
+        ...
+
+
+class JobRunner:
+    """
+    Runs the jobs of one election.
+
+    Args:
+        candidate: whose terms they are run under.
+        ledger: the election's ledger, with the candidate's incarnation as its owner.
+        jobs: the jobs to run.
+        timer: makes a timer, one for each term.
+        pool: makes the threads, given what to call when a job is free and when a start is refused.
+        clock: where moments and instants come from.
+    """
+
+    def __init__(
+        self,
+        *,
+        candidate: Candidate,
+        ledger: Ledger,
+        jobs: Iterable[Job],
+        timer: Callable[[], Timer],
+        pool: Callable[[Callable[[Job, bool], None], Callable[[Term], None]], RunPool],
+        clock: Clock,
+    ) -> None:
+        self._candidate = candidate
+        self._ledger = ledger
+        self._jobs = {job.name: job for job in jobs}
+        self._make_timer = timer
+        self._pool = pool(self._freed, candidate.lose)
+        self._clock = clock
+        self._ticker: Ticker | None = None
+        self._stopping = threading.Event()
+
+    def run(self, term: Term) -> bool:
+        """
+        Run what falls due until *term* ends or `stop` is called.
+
+        Returns:
+            True: there is always a next term to run.
+        """
+        ticker = Ticker(
+            term,
+            claims=Claims(self._ledger, term, self._jobs.values(), clock=self._clock),
+            timer=self._make_timer(),
+            candidate=self._candidate,
+            clock=self._clock,
+            jobs=self._jobs,
+            pool=self._pool,
+        )
+        self._ticker = ticker
+        ticker.start()
+        try:
+            while term.active and not self._stopping.is_set():
+                self._clock.wait(self._stopping, min(_LOOK, term.remaining))
+        finally:
+            ticker.stop()
+            self._pool.drop_waiting()
+        return True
+
+    def stop(self, *, now: bool = False) -> None:
+        """Start nothing more; with *now*, do not wait for what is running either."""
+        self._stopping.set()
+        self._pool.stop(now=now)
+
+    def drain(self, grace: float) -> bool:
+        """Bring running bodies to an end, see `RunPool.drain`; call it while the term still holds."""
+        return self._pool.drain(grace)
+
+    def _freed(self, job: Job, ran: bool) -> None:
+        ticker = self._ticker
+        if ticker is not None and (not ran or job.policy.catch_up is CatchUp.ALL):
+            ticker.look_again(job.name)
+
+
+class Ticker:
+    """
+    One term's ticks: each claims what is due and hands it to the pool.
+
+    Args:
+        term: ours.
+        claims: decides and claims what is due.
+        timer: calls `tick`.
+        candidate: who is asked to verify the term after a clock jump, and told that it is lost.
+        clock: where moments and instants come from.
+        jobs: the jobs by name.
+        pool: runs what was claimed.
+    """
+
+    def __init__(
+        self,
+        term: Term,
+        *,
+        claims: Claims,
+        timer: Timer,
+        candidate: Candidate,
+        clock: Clock,
+        jobs: dict[str, Job],
+        pool: RunPool,
+    ) -> None:
+        self._term = term
+        self._claims = claims
+        self._timer = timer
+        self._candidate = candidate
+        self._clock = clock
+        self._jobs = jobs
+        self._pool = pool
+        self._ticking = threading.Lock()
+        self._asked = False
+        self._stopped = False
+        self._offset = self._wall_offset()
+
+    def start(self) -> None:
+        """Tick now, and then whenever something is due."""
+        self._timer.start(self.tick)
+
+    def stop(self) -> None:
+        """Tick no more."""
+        self._stopped = True
+        self._timer.stop()
+
+    def look_again(self, job: str) -> None:
+        """Tick soon, for *job* may be run again."""
+        self._claims.look_again(job)
+        self._asked = True
+        # A tick under way looks at the flag when it ends.
+        if not self._stopped and not self._ticking.locked():
+            self._timer.wake_at(self._clock.utcnow())
+
+    def tick(self) -> None:
+        """Claim what is due and hand it to the pool; of two calls at once, one does nothing."""
+        if not self._ticking.acquire(blocking=False):
+            return
+        try:
+            self._asked = False
+            unsettled = self._claim()
+        except Fenced:
+            self._candidate.lose(self._term)
+            return
+        except StoreError as error:
+            _log.warning("nothing is started: the ledger can not be read (%s)", error)
+            unsettled = True
+        finally:
+            self._ticking.release()
+        if self._term.active and not self._stopped:
+            self._timer.wake_at(self._next_look(unsettled=unsettled))
+
+    def _claim(self) -> bool:
+        """Claim and hand over; whether something is left to settle."""
+        if self._stopped or not self._term.may_start or not self._is_clock_steady():
+            return True
+        tick = self._claims.tick(self._clock.utcnow())
+        for claim in tick.claims:
+            self._pool.submit(claim, self._jobs[claim.job], self._term)
+        return tick.unsettled
+
+    def _next_look(self, *, unsettled: bool) -> datetime:
+        now = self._clock.utcnow()
+        if unsettled:
+            return now + _SOON
+        if self._asked:
+            return now
+        # Not later than in a second: the wall clock may be stepped while a timer waits.
+        latest = now + _AT_LEAST_EVERY
+        return min(self._claims.next_instant() or latest, latest)
+
+    def _is_clock_steady(self) -> bool:
+        """After a jump of the wall clock, act only if the store says that we lead."""
+        offset = self._wall_offset()
+        jump, self._offset = offset - self._offset, offset
+        if abs(jump) < _JUMP:
+            return True
+        _log.warning("the wall clock jumped by %+.1f s; asking the store before going on", jump)
+        return self._candidate.verify(_ASK)
+
+    def _wall_offset(self) -> float:
+        return self._clock.utcnow().timestamp() - self._clock.now()

@@ -1,0 +1,133 @@
+"""
+One process's whole part: a candidate per election, and the work done while each leads.
+
+The main thread only waits for signals. The first SIGTERM or SIGINT stops starting work, lets what
+runs finish within the grace time, resigns and returns; the second one does not wait.
+"""
+
+import logging
+import queue
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Final, Protocol
+
+from leader_jobs.candidate import Candidate
+from leader_jobs.term import Term
+
+__all__ = ["Part", "Service", "Work"]
+
+_log = logging.getLogger(__name__)
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+
+
+class Work(Protocol):
+    """What is done while a candidate leads."""
+
+    def run(self, term: Term) -> bool:
+        """Work until *term* ends or `stop` is called; False if there is nothing left to do."""
+        ...
+
+    def stop(self, *, now: bool = False) -> None:
+        """Start nothing more; with *now*, wait for nothing. Any thread may call it, repeatedly."""
+        ...
+
+    def drain(self, grace: float) -> bool:
+        """Bring to an end what is running, within *grace* seconds; whether that worked."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A candidate and its work."""
+
+    candidate: Candidate
+    work: Work
+
+
+class Service:
+    """
+    Runs several parts until a signal, or until one of them has nothing left to do.
+
+    Args:
+        parts: what to run.
+        grace: seconds that running work gets to finish.
+    """
+
+    def __init__(self, parts: Sequence[Part], *, grace: float) -> None:
+        self._parts = tuple(parts)
+        self._grace = grace
+        # A SimpleQueue may be put to from a signal handler; an Event may not, it takes a lock.
+        self._wakeups: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+        self._stopping = False
+        self._drained = True
+
+    def run(self) -> bool:
+        """
+        Stand in every election until told to stop.
+
+        Returns:
+            Whether all work had ended. If not, threads of it are still alive, and a process that
+            wants to end should not wait for them.
+        """
+        threads = [
+            threading.Thread(target=self._lead, args=(part,), name=part.candidate.election)
+            for part in self._parts
+        ]
+        with self._signals():
+            for thread in threads:
+                thread.start()
+            self._wait(threads)
+        return self._drained
+
+    def stop(self) -> None:
+        """Do what the first signal does."""
+        self._wakeups.put(signal.SIGTERM)
+
+    def _wait(self, threads: Sequence[threading.Thread]) -> None:
+        left, asked = len(threads), 0
+        while left:
+            number = self._wakeups.get()
+            if number is None:
+                left -= 1
+                asked = max(asked, 1)
+            else:
+                asked += 1
+                how = "finishing what runs, then resigning" if asked == 1 else "stopping at once"
+                _log.info("%s: %s", signal.Signals(number).name, how)
+            self._stopping = True
+            for part in self._parts:
+                part.work.stop(now=asked > 1)
+                part.candidate.release()
+        for thread in threads:
+            thread.join()
+
+    def _lead(self, part: Part) -> None:
+        try:
+            part.candidate.start()
+            while not self._stopping and (term := part.candidate.wait_for_term()) is not None:
+                if not part.work.run(term):
+                    break
+            if not part.work.drain(self._grace):
+                self._drained = False
+        except Exception:  # noqa: BLE001  one election's trouble must not leave the others unstoppable
+            _log.exception("election %r: this node's part failed", part.candidate.election)
+            self._drained = False
+        finally:
+            part.candidate.stop()
+            self._wakeups.put(None)
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        def handle(number: int, frame: FrameType | None) -> None:
+            self._wakeups.put(number)
+
+        before = {number: signal.signal(number, handle) for number in _SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

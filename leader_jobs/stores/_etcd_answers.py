@@ -1,0 +1,106 @@
+"""
+What an answer of the gateway amounts to: fine, a refusal, a rejected token, or no answer at all.
+
+Errors are told apart by the gRPC code in the body, never by the HTTP status, which differs between
+versions for one and the same error. Some errors are not even JSON.
+"""
+
+import json
+from typing import Final
+
+from leader_jobs.exceptions import StoreRefused
+from leader_jobs.stores import _etcd_wire as wire
+from leader_jobs.stores._etcd_socket import Endpoint
+
+__all__ = [
+    "FAILED_PRECONDITION",
+    "NOT_FOUND",
+    "PERMISSION_DENIED",
+    "Refusal",
+    "TokenRejected",
+    "Unanswered",
+    "check",
+    "headers",
+]
+
+#: gRPC codes: https://grpc.io/docs/guides/status-codes/
+NOT_FOUND: Final = 5
+PERMISSION_DENIED: Final = 7
+FAILED_PRECONDITION: Final = 9
+_UNAUTHENTICATED: Final = 16
+#: Cancelled, unknown, deadline exceeded, resource exhausted, internal, unavailable.
+_UNCERTAIN: Final = frozenset({1, 2, 4, 8, 13, 14})
+_STALE_TOKEN: Final = ("user name is empty", "revision of auth store is old")
+
+_OK: Final = 200
+
+
+class Refusal(StoreRefused):
+    """The server answered with an error that trying again does not cure; *code* is gRPC's."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Unanswered(Exception):
+    """One try came to nothing; *sent* if the server may have acted on it all the same."""
+
+    def __init__(self, why: str, *, sent: bool, tls: bool = False) -> None:
+        super().__init__(why)
+        self.sent = sent
+        self.tls = tls
+
+
+class TokenRejected(Exception):
+    """The member does not accept the token: expired there, or authentication was switched on."""
+
+
+def headers(token: str | None) -> dict[str, str]:
+    """Return the headers that carry *token*: etcd wants it bare, without "Bearer"."""
+    return {"Authorization": token} if token else {}
+
+
+def check(endpoint: Endpoint, status: int, text: bytes) -> None:
+    """
+    Raise what an answer says, unless it says that all is well.
+
+    Raises:
+        TokenRejected: log in again.
+        Refusal: the server said no.
+        StoreRefused: this is not etcd's gateway, or it does not serve certificates like ours.
+    """
+    try:
+        reply = json.loads(text)
+        problem = wire.fault(reply) if isinstance(reply, dict) else None
+    except ValueError:
+        problem = None
+    if problem is None:
+        if status != _OK:
+            _explain(endpoint, status, text.decode("utf-8", "replace").strip())
+        return
+    if problem.code == _UNAUTHENTICATED or any(s in problem.message for s in _STALE_TOKEN):
+        raise TokenRejected(problem.message)
+    if problem.code in _UNCERTAIN:
+        raise Unanswered(problem.message, sent=True)
+    msg = f"etcd refuses: {problem.message}"
+    raise Refusal(msg, problem.code)
+
+
+def _explain(endpoint: Endpoint, status: int, text: str) -> None:
+    """Raise for an answer that is not JSON."""
+    if "CommonName" in text:
+        msg = (
+            f"etcd's JSON gateway at {endpoint} does not serve client certificates that carry a "
+            "CommonName while authentication is on; use a certificate without one, and a user"
+        )
+        raise StoreRefused(msg)
+    excerpt = " ".join(text.split())[:120]
+    if 400 <= status < 500:  # noqa: PLR2004  the client's fault, in HTTP
+        msg = (
+            f"{endpoint} answers {status} {excerpt!r}: not etcd's JSON gateway; check the address, "
+            "etcds:// for TLS, and that the server runs with its gRPC gateway enabled"
+        )
+        raise StoreRefused(msg)
+    why = f"HTTP {status} {excerpt!r}"
+    raise Unanswered(why, sent=True)

@@ -1,0 +1,356 @@
+"""
+Calls to etcd's JSON gateway: several endpoints, one absolute deadline, an honest outcome.
+
+A call ends in one of three ways. It returns the parsed reply. It raises `Refusal`: the server
+answered and said no. Or it raises `StoreUnavailable`: nobody answered in time and the outcome is
+*unknown*. Only repeatable calls are sent again after an unknown outcome; any call may move to the
+next endpoint while no connection could be opened, because then nothing was sent.
+
+Each try has a timeout of its own, after which the endpoint is left for the next one: a frozen member
+accepts connections and bytes and is noticed in no other way. Tokens expire on each member by its own
+clock, so a rejected token means: log in again, once, and repeat.
+"""
+
+import http.client
+import json
+import logging
+import random
+import ssl
+import threading
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
+
+from leader_jobs.clock import Clock
+from leader_jobs.exceptions import StoreRefused, StoreUnavailable
+from leader_jobs.stores import _etcd_wire as wire
+from leader_jobs.stores._etcd_answers import (
+    FAILED_PRECONDITION,
+    Refusal,
+    TokenRejected,
+    Unanswered,
+    check,
+    headers,
+)
+from leader_jobs.stores._etcd_login import Credentials
+from leader_jobs.stores._etcd_socket import Connection, Endpoint
+
+__all__ = ["Gateway"]
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+
+_IDLE_CONNECTIONS: Final = 4
+_LOGIN_TIMEOUT: Final = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Request(Generic[T]):
+    """A call in hand: what to send where, how to read the reply, how long to wait for one."""
+
+    path: str
+    data: bytes
+    read: Callable[[wire.Json], T]
+    token: str | None
+    patience: float
+    repeatable: bool = True
+
+
+class Gateway:
+    """
+    A cluster's JSON gateway, shared by threads.
+
+    Args:
+        endpoints: the members, in the order to try them.
+        clock: where moments come from.
+        call_timeout: seconds one try may take before the next endpoint is asked.
+        tls: how to secure connections, or None for plain HTTP.
+        credentials: whom to log in as, or None.
+
+    A child of a fork starts afresh with the first call: `forget` drops what belongs to the parent.
+    """
+
+    def __init__(
+        self,
+        endpoints: Sequence[Endpoint],
+        *,
+        clock: Clock,
+        call_timeout: float,
+        tls: ssl.SSLContext | None = None,
+        credentials: Credentials | None = None,
+    ) -> None:
+        self.endpoints = tuple(endpoints)
+        self._clock = clock
+        self._call_timeout = call_timeout
+        self._tls = tls
+        self._credentials = credentials
+        self._token: str | None = None
+        self._turn = 0
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop connections and locks without touching them: in the child they are the parent's."""
+        with warnings.catch_warnings():
+            # The child's copies of the descriptors close as they go; on the wire nothing happens.
+            warnings.simplefilter("ignore", ResourceWarning)
+            self._idle: defaultdict[Endpoint, list[Connection]] = defaultdict(list)
+            self._streams: set[Connection] = set()
+        self._lock = threading.Lock()
+        self._login_lock = threading.Lock()
+
+    def close(self) -> None:
+        """Close idle connections and end the streams; calls that come later open new ones."""
+        with self._lock:
+            idle = [connection for group in self._idle.values() for connection in group]
+            self._idle.clear()
+            streams = list(self._streams)
+        for connection in idle:
+            connection.close()
+        for stream in streams:
+            stream.abort()
+
+    # Calls
+
+    def call(
+        self,
+        path: str,
+        body: wire.Json,
+        read: Callable[[wire.Json], T],
+        *,
+        deadline: float,
+        repeatable: bool = True,
+    ) -> T:
+        """
+        Ask the cluster.
+
+        Args:
+            path: of the method.
+            body: the request, as `_etcd_wire` builds it.
+            read: the reader of `_etcd_wire` for the reply.
+            deadline: when to give up.
+            repeatable: whether sending it twice is as good as sending it once.
+
+        Raises:
+            Refusal: the server said no.
+            StoreRefused: the login or TLS does not work, or this is not etcd's gateway.
+            StoreUnavailable: the outcome is unknown.
+        """
+        data = json.dumps(body).encode()
+        for again in (False, True):
+            token = self.token(deadline)
+            request = _Request(path, data, read, token, self._call_timeout, repeatable)
+            try:
+                return self._persist(request, deadline)
+            except TokenRejected as error:
+                self.reject(token)
+                if self._credentials is None:
+                    msg = f"etcd asks for a login ({error}); set user and password"
+                    raise StoreRefused(msg) from error
+                if again:
+                    msg = f"etcd rejects the token it has just given out: {error}"
+                    raise StoreRefused(msg) from error
+        raise AssertionError  # pragma: no cover  the second round returns or raises
+
+    def _persist(self, request: _Request[T], deadline: float) -> T:
+        """Try the endpoints in turn until one answers or *deadline* passes."""
+        began = self._clock.now()
+        troubles: dict[Endpoint, Unanswered] = {}
+        tries = 0
+        while (now := self._clock.now()) < deadline:
+            endpoint = self.current
+            try:
+                return self._try(endpoint, request, min(deadline, now + request.patience))
+            except Unanswered as trouble:
+                troubles[endpoint] = trouble
+                self.leave(endpoint, str(trouble))
+                if trouble.sent and not request.repeatable:
+                    break
+            self._check_tls(troubles)
+            tries += 1
+            self._pause(tries, deadline)
+        raise StoreUnavailable(_sum_up(troubles, self._clock.now() - began))
+
+    def _try(self, endpoint: Endpoint, request: _Request[T], until: float) -> T:
+        with self._connection(endpoint, until) as connection:
+            response = connection.post(
+                request.path, request.data, headers(request.token), deadline=until
+            )
+            text = response.read()
+        check(endpoint, response.status, text)
+        try:
+            return request.read(json.loads(text))
+        except ValueError as error:
+            why = f"an answer that makes no sense: {error}"
+            raise Unanswered(why, sent=True) from error
+
+    @contextmanager
+    def _connection(self, endpoint: Endpoint, until: float) -> Iterator[Connection]:
+        """Lend an open connection; it goes back to the idle ones only after a whole exchange."""
+        connection = self._take(endpoint)
+        whole = False
+        try:
+            try:
+                connection.open(until)
+            except OSError as error:
+                raise Unanswered(_reason(error), sent=False, tls=_is_tls(error)) from error
+            yield connection
+            whole = True
+        except (OSError, http.client.HTTPException) as error:
+            raise Unanswered(_reason(error), sent=True, tls=_is_tls(error)) from error
+        finally:
+            if not (whole and self._give_back(connection)):
+                connection.close()
+
+    def _take(self, endpoint: Endpoint) -> Connection:
+        while True:
+            with self._lock:
+                idle = self._idle[endpoint]
+                connection = idle.pop() if idle else None
+            if connection is None:
+                return self.connection(endpoint)
+            if not connection.stale():
+                return connection
+            connection.close()
+
+    def _give_back(self, connection: Connection) -> bool:
+        with self._lock:
+            idle = self._idle[connection.endpoint]
+            if connection.sock is None or len(idle) >= _IDLE_CONNECTIONS:
+                return False
+            idle.append(connection)
+            return True
+
+    def _pause(self, tries: int, deadline: float) -> None:
+        """Go on to the next endpoint at once, but rest after each round of all of them."""
+        rounds, position = divmod(tries, len(self.endpoints))
+        if position == 0:
+            pause = min(0.05 * 2**rounds, 0.5) * random.uniform(0.5, 1.0)  # noqa: S311  jitter
+            left = deadline - self._clock.now()
+            self._clock.wait(threading.Event(), min(pause, left))
+
+    def _check_tls(self, troubles: dict[Endpoint, Unanswered]) -> None:
+        if all(e in troubles and troubles[e].tls for e in self.endpoints):
+            msg = (
+                f"TLS fails with every endpoint ({_list(troubles)}); "
+                "check etcds:// against the servers, ca_file, cert_file and key_file"
+            )
+            raise StoreRefused(msg)
+
+    # Endpoints
+
+    @property
+    def current(self) -> Endpoint:
+        """The endpoint that calls go to now."""
+        return self.endpoints[self._turn % len(self.endpoints)]
+
+    def leave(self, endpoint: Endpoint, why: str) -> None:
+        """
+        Go on to the next endpoint, unless another thread already did.
+
+        Idle connections to *endpoint* are closed and its streams ended: a member that answers no
+        calls sends no events either, and its silence would look like peace.
+        """
+        with self._lock:
+            moved = self.current == endpoint and len(self.endpoints) > 1
+            if moved:
+                self._turn = (self._turn + 1) % len(self.endpoints)
+            idle = self._idle.pop(endpoint, [])
+            streams = [stream for stream in self._streams if stream.endpoint == endpoint]
+        for connection in idle:
+            connection.close()
+        for stream in streams:
+            stream.abort()
+        if moved:
+            _log.info("etcd endpoint %s: %s; going on with %s", endpoint, why, self.current)
+
+    def connection(self, endpoint: Endpoint) -> Connection:
+        """Return a connection to *endpoint* that is not open yet."""
+        return Connection(endpoint, tls=self._tls, clock=self._clock)
+
+    @contextmanager
+    def stream(self) -> Iterator[Connection]:
+        """Lend a new connection, not open yet, for a stream that `leave` and `close` may end."""
+        connection = self.connection(self.current)
+        with self._lock:
+            self._streams.add(connection)
+        try:
+            yield connection
+        finally:
+            with self._lock:
+                self._streams.discard(connection)
+            connection.close()
+
+    # Login
+
+    def token(self, deadline: float) -> str | None:
+        """
+        Return the token to send, logging in if there is none; None without credentials.
+
+        Raises:
+            StoreRefused: wrong user or password.
+            StoreUnavailable: no answer by *deadline*.
+        """
+        credentials, token = self._credentials, self._token
+        if credentials is None or token is not None:
+            return token
+        # One login serves all threads: each costs a server some 80 ms of processor time.
+        if not self._login_lock.acquire(timeout=max(0.0, deadline - self._clock.now())):
+            msg = "etcd login: another thread is still trying"
+            raise StoreUnavailable(msg)
+        try:
+            if self._token is None:
+                self._token = self._log_in(credentials, deadline)
+            return self._token
+        finally:
+            self._login_lock.release()
+
+    def _log_in(self, credentials: Credentials, deadline: float) -> str:
+        body = json.dumps(wire.authenticate(credentials.user, credentials.read_password()))
+        request = _Request(
+            wire.AUTHENTICATE, body.encode(), wire.read_token, token=None, patience=_LOGIN_TIMEOUT
+        )
+        try:
+            return self._persist(request, deadline)
+        except TokenRejected as error:
+            msg = f"etcd login of user {credentials.user!r} has to be repeated: {error}"
+            raise StoreUnavailable(msg) from error
+        except Refusal as refusal:
+            if refusal.code == FAILED_PRECONDITION:
+                # "authentication is not enabled": carry on without, as the Go client does.
+                return ""
+            msg = f"etcd does not let user {credentials.user!r} log in: {refusal}"
+            raise Refusal(msg, refusal.code) from refusal
+
+    def reject(self, token: str | None) -> None:
+        """Forget *token*, so that the next call logs in again."""
+        with self._lock:
+            if self._token == token:
+                self._token = None
+
+
+def _is_tls(error: Exception) -> bool:
+    """Whether the two sides disagree about TLS (rather than the connection just breaking)."""
+    breaks = (ssl.SSLEOFError, ssl.SSLZeroReturnError)
+    return isinstance(error, ssl.SSLError) and not isinstance(error, breaks)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return "timed out"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower() if error.strerror.isascii() else str(error)
+    return str(error) or type(error).__name__
+
+
+def _sum_up(troubles: dict[Endpoint, Unanswered], seconds: float) -> str:
+    if not troubles:
+        return "etcd was not asked: the deadline had passed before the call"
+    return f"etcd did not answer within {seconds:.1f} s ({_list(troubles)})"
+
+
+def _list(troubles: dict[Endpoint, Unanswered]) -> str:
+    return "; ".join(f"{endpoint}: {trouble}" for endpoint, trouble in troubles.items())

@@ -1,0 +1,136 @@
+"""How to reach an etcd cluster: endpoints, TLS and credentials, checked before anything is sent."""
+
+import ssl
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from leader_jobs.exceptions import ConfigurationError
+from leader_jobs.stores._etcd_socket import Endpoint
+
+__all__ = ["DEFAULT_PORT", "Credentials", "parse_endpoints", "split_url", "tls_context"]
+
+DEFAULT_PORT: Final = 2379
+_MAX_PORT: Final = 65535
+
+
+def split_url(url: str) -> tuple[list[str], bool]:
+    """
+    Split ``etcd://h1:2379,h2`` or ``etcds://…``.
+
+    Returns:
+        The endpoints as written, and whether they are reached over TLS.
+    """
+    scheme, _, rest = url.partition("://")
+    if scheme not in ("etcd", "etcds"):
+        msg = f"store is {url!r}: an etcd store begins with etcd:// or etcds://"
+        raise ConfigurationError(msg)
+    return rest.removesuffix("/").split(","), scheme == "etcds"
+
+
+def parse_endpoints(texts: Iterable[str]) -> tuple[Endpoint, ...]:
+    """
+    Parse ``host``, ``host:port``, ``[v6]`` and ``[v6]:port``; the port is 2379 if none is given.
+
+    Raises:
+        ConfigurationError: naming the endpoint that makes no sense, or that there is none.
+    """
+    endpoints = tuple(dict.fromkeys(_parse_endpoint(text.strip()) for text in texts))
+    if not endpoints:
+        msg = "no etcd endpoint is given; write host:port of each member"
+        raise ConfigurationError(msg)
+    return endpoints
+
+
+def _parse_endpoint(text: str) -> Endpoint:
+    if "@" in text:
+        msg = (
+            f"etcd endpoint {text.rpartition('@')[2]!r} carries credentials; set user and password"
+        )
+        raise ConfigurationError(msg)
+    problem = _problem(text)
+    if problem:
+        msg = f"etcd endpoint {text!r} {problem}"
+        raise ConfigurationError(msg)
+    if text.startswith("["):
+        host, _, rest = text[1:].partition("]")
+        port = rest.removeprefix(":")
+    else:
+        host, _, port = text.partition(":")
+    return Endpoint(host, int(port) if port else DEFAULT_PORT)
+
+
+def _problem(text: str) -> str | None:
+    """Say what is wrong with an endpoint, if anything."""
+    if "/" in text or "?" in text:
+        return "must be host:port alone; keys go under the setting namespace"
+    host, colon, port = (
+        text.rpartition(":") if text.rfind(":") > text.rfind("]") else (text, "", "")
+    )
+    if not host or any(character.isspace() for character in text):
+        return "has no host; write host:port"
+    if host.startswith("[") != host.endswith("]") or host == "[]":
+        return "has a bracket too few or nothing between them; write [::1]:2379"
+    if ":" in host and not host.startswith("["):
+        return "looks like IPv6; put the address in brackets, [::1]:2379"
+    if colon and not (port.isascii() and port.isdigit() and 0 < int(port) <= _MAX_PORT):
+        return f"has the port {port!r}; use a number from 1 to {_MAX_PORT}"
+    return None
+
+
+def tls_context(
+    ca_file: Path | None, cert_file: Path | None, key_file: Path | None
+) -> ssl.SSLContext:
+    """
+    Return how to secure connections: always verifying the server, with our certificate if given.
+
+    Raises:
+        ConfigurationError: a file is missing or is not what it should be.
+    """
+    try:
+        context = ssl.create_default_context(cafile=ca_file)
+    except (OSError, ssl.SSLError) as error:
+        msg = f"ca_file {str(ca_file)!r} can not be used: {error}; give a PEM file of authorities"
+        raise ConfigurationError(msg) from error
+    context.set_alpn_protocols(["http/1.1"])
+    if cert_file is not None:
+        try:
+            # The empty password keeps OpenSSL from asking for one at a terminal.
+            context.load_cert_chain(cert_file, key_file, password="")
+        except (OSError, ssl.SSLError) as error:
+            msg = (
+                f"cert_file {str(cert_file)!r} with key_file {str(key_file)!r} can not be used: "
+                f"{error}; give a PEM certificate and its unencrypted key"
+            )
+            raise ConfigurationError(msg) from error
+    return context
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """A user and where its password comes from; the password shows in no repr."""
+
+    user: str
+    password: str | None = field(default=None, repr=False)
+    password_file: Path | None = None
+
+    def read_password(self) -> str:
+        """
+        Return the password; a file is read anew each time, so that it may be rotated.
+
+        Raises:
+            ConfigurationError: there is none, or its file can not be read.
+        """
+        if self.password_file is None:
+            if self.password is None:
+                msg = (
+                    f"user is {self.user!r} but there is no password; set password or password_file"
+                )
+                raise ConfigurationError(msg)
+            return self.password
+        try:
+            return self.password_file.read_text(encoding="utf-8").rstrip("\r\n")
+        except (OSError, UnicodeDecodeError) as error:
+            msg = f"password_file {str(self.password_file)!r} can not be read: {error}"
+            raise ConfigurationError(msg) from error

@@ -1,0 +1,124 @@
+"""
+Waiting for a change: one HTTP stream per watch, for the length of one wait.
+
+A watch is a hint. Whatever ends it (an event, silence until the limit, a cancelled or compacted
+watch, a member that died, a wake-up from another thread), the waiter looks again, linearizably; so
+nothing here reports *what* happened, and a stream that says nothing costs time, never safety.
+
+Every stream asks for ``hasleader``: a member cut off from its cluster then ends it, where otherwise
+it stays silent and even goes on sending progress messages. A stream has a limit to its silence
+because a frozen member sends nothing at all.
+"""
+
+import http.client
+import json
+import logging
+import random
+import threading
+from typing import Final
+
+from leader_jobs.clock import Clock
+from leader_jobs.exceptions import StoreError
+from leader_jobs.stores import _etcd_wire as wire
+from leader_jobs.stores._etcd_answers import TokenRejected, Unanswered, check, headers
+from leader_jobs.stores._etcd_http import Gateway
+from leader_jobs.stores._etcd_socket import Connection
+
+__all__ = ["Waiter"]
+
+_log = logging.getLogger(__name__)
+
+_HAS_LEADER: Final = {"Grpc-Metadata-hasleader": "true"}
+_OK: Final = 200
+
+
+class Waiter:
+    """
+    One thread's wait that other threads can end.
+
+    Args:
+        gateway: the cluster.
+        clock: where moments come from.
+        call_timeout: seconds that opening a stream may take.
+
+    A wake-up that comes while nobody waits is kept for the next wait: it then returns at once.
+    """
+
+    def __init__(self, gateway: Gateway, *, clock: Clock, call_timeout: float) -> None:
+        self._gateway = gateway
+        self._clock = clock
+        self._call_timeout = call_timeout
+        self._woken = threading.Event()
+        self._stream: Connection | None = None
+
+    def wake(self) -> None:
+        """End the wait in another thread, or the next one if there is none."""
+        self._woken.set()
+        stream = self._stream
+        if stream is not None:
+            stream.abort()
+
+    def wait(self, request: wire.Json, *, timeout: float) -> None:
+        """
+        Wait until *request*'s watch has news, somebody calls `wake`, or *timeout* seconds passed.
+
+        Returns on any trouble too, but not before a moment has passed, so that a caller who comes
+        straight back does not spin.
+        """
+        began = self._clock.now()
+        if not self._woken.is_set() and not self._watch(request, began + timeout):
+            rest = random.uniform(0.1, 0.3) - (self._clock.now() - began)  # noqa: S311  jitter
+            self._clock.wait(self._woken, min(rest, timeout))
+        self._woken.clear()
+
+    def _watch(self, request: wire.Json, until: float) -> bool:
+        """Run one stream; True if it had news or was silent to the end, False on trouble."""
+        with self._gateway.stream() as stream:
+            self._stream = stream
+            try:
+                # A wake-up between the check in `wait` and here found no stream to abort.
+                return self._woken.is_set() or self._follow(stream, request, until)
+            except TimeoutError as error:
+                if self._clock.now() >= until:
+                    return True
+                self._gateway.leave(stream.endpoint, f"no watch: {error}")
+            except (OSError, http.client.HTTPException, Unanswered) as error:
+                if not self._woken.is_set():
+                    self._gateway.leave(stream.endpoint, f"watch ended: {error}")
+            except (StoreError, ValueError) as error:
+                _log.info("etcd watch at %s ended: %s", stream.endpoint, error)
+            finally:
+                self._stream = None
+        return False
+
+    def _follow(self, stream: Connection, request: wire.Json, until: float) -> bool:
+        soon = min(until, self._clock.now() + self._call_timeout)
+        token = self._gateway.token(soon)
+        try:
+            with self._open(stream, request, soon, token) as response:
+                while line := response.readline():
+                    check(stream.endpoint, _OK, line)
+                    # What follows the first message may take its time.
+                    stream.extend(until)
+                    message = wire.news(json.loads(line))
+                    if message.over:
+                        _log.info("etcd ended the watch at %s: %s", stream.endpoint, message.reason)
+                    if message.over or message.changed:
+                        return message.changed
+        except TokenRejected as error:
+            self._gateway.reject(token)
+            _log.info("etcd watch at %s: %s", stream.endpoint, error)
+            return False
+        msg = "the member closed the stream"
+        raise ConnectionResetError(msg)
+
+    def _open(
+        self, stream: Connection, request: wire.Json, soon: float, token: str | None
+    ) -> http.client.HTTPResponse:
+        stream.open(soon)
+        response = stream.post(
+            wire.WATCH, json.dumps(request).encode(), headers(token) | _HAS_LEADER, deadline=soon
+        )
+        if response.status != _OK:
+            check(stream.endpoint, response.status, response.read())
+        return response
