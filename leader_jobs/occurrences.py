@@ -65,8 +65,9 @@ class CatchUp(StrEnum):
         try:
             return cls(word)
         except ValueError:
-            near = difflib.get_close_matches(str(word).lower(), list(cls), n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"use {', '.join(map(repr, cls))}"
+            words = [member.value for member in cls]
+            near = difflib.get_close_matches(str(word).lower(), words, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"use {', '.join(map(repr, words))}"
             msg = f"catch_up is {word!r}; {hint}"
             raise ConfigurationError(msg) from None
 

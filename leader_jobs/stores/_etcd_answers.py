@@ -5,7 +5,6 @@ Errors are told apart by the gRPC code in the body, never by the HTTP status, wh
 versions for one and the same error. Some errors are not even JSON.
 """
 
-import json
 from typing import Final
 
 from leader_jobs.exceptions import StoreRefused
@@ -61,24 +60,25 @@ def headers(token: str | None) -> dict[str, str]:
     return {"Authorization": token} if token else {}
 
 
-def check(endpoint: Endpoint, status: int, text: bytes) -> None:
+def check(endpoint: Endpoint, status: int, text: bytes) -> wire.Json:
     """
-    Raise what an answer says, unless it says that all is well.
+    Return the message in an answer, unless it says that something is wrong.
 
     Raises:
         TokenRejected: log in again.
+        Unanswered: the server may have acted on the request, or not.
         Refusal: the server said no.
         StoreRefused: this is not etcd's gateway, or it does not serve certificates like ours.
     """
     try:
-        reply = json.loads(text)
-        problem = wire.fault(reply) if isinstance(reply, dict) else None
-    except ValueError:
-        problem = None
+        reply = wire.decode(text)
+    except ValueError as error:
+        raise _explain(endpoint, status, text.decode("utf-8", "replace")) from error
+    problem = wire.fault(reply)
     if problem is None:
         if status != _OK:
-            _explain(endpoint, status, text.decode("utf-8", "replace").strip())
-        return
+            raise _explain(endpoint, status, text.decode("utf-8", "replace"))
+        return reply
     if problem.code == _UNAUTHENTICATED or any(s in problem.message for s in _STALE_TOKEN):
         raise TokenRejected(problem.message)
     if problem.code in _UNCERTAIN:
@@ -87,20 +87,17 @@ def check(endpoint: Endpoint, status: int, text: bytes) -> None:
     raise Refusal(msg, problem.code)
 
 
-def _explain(endpoint: Endpoint, status: int, text: str) -> None:
-    """Raise for an answer that is not JSON."""
+def _explain(endpoint: Endpoint, status: int, text: str) -> Exception:
+    """Return what to raise for an answer that is not etcd's usual JSON."""
     if "CommonName" in text:
-        msg = (
+        return StoreRefused(
             f"etcd's JSON gateway at {endpoint} does not serve client certificates that carry a "
             "CommonName while authentication is on; use a certificate without one, and a user"
         )
-        raise StoreRefused(msg)
     excerpt = " ".join(text.split())[:120]
     if 400 <= status < 500:  # noqa: PLR2004  the client's fault, in HTTP
-        msg = (
+        return StoreRefused(
             f"{endpoint} answers {status} {excerpt!r}: not etcd's JSON gateway; check the address, "
             "etcds:// for TLS, and that the server runs with its gRPC gateway enabled"
         )
-        raise StoreRefused(msg)
-    why = f"HTTP {status} {excerpt!r}"
-    raise Unanswered(why, sent=True)
+    return Unanswered(f"an answer that makes no sense, {status} {excerpt!r}", sent=True)

@@ -180,9 +180,9 @@ class Gateway:
                 request.path, request.data, headers(request.token), deadline=until
             )
             text = response.read()
-        check(endpoint, response.status, text)
+        reply = check(endpoint, response.status, text)
         try:
-            return request.read(json.loads(text))
+            return request.read(reply)
         except ValueError as error:
             why = f"an answer that makes no sense: {error}"
             raise Unanswered(why, sent=True) from error

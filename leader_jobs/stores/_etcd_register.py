@@ -9,7 +9,7 @@ Together they prove that it leads at the moment of the write, whatever its proce
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from leader_jobs.exceptions import Conflict, Fenced
+from leader_jobs.exceptions import Conflict, Fenced, StoreRefused
 from leader_jobs.stores import _etcd_wire as wire
 from leader_jobs.stores._etcd_http import Gateway
 from leader_jobs.stores._etcd_keys import Keyspace, scan
@@ -48,6 +48,7 @@ class Register:
         deadline: float,
     ) -> int:
         """Write a batch in one transaction; on refusal its other branch reads why."""
+        _check_batch(writes)
         root = self._keys.register(election)
         fence, reasons = self._fence(candidacy)
         guarded = [(write.key, write.expect) for write in writes if write.expect is not None]
@@ -75,6 +76,14 @@ class Register:
             [wire.created(key, token), wire.leads(prefix, token)],
             [wire.get(key), wire.predecessor(prefix, token)],
         )
+
+
+def _check_batch(writes: Sequence[Write]) -> None:
+    guards = sum(write.expect is not None for write in writes)
+    size = sum(len(write.key.encode()) + len(write.value or b"") for write in writes)
+    if guards > LIMITS.guards or len(writes) > LIMITS.writes or size > LIMITS.size:
+        msg = f"a commit of {len(writes)} writes, {guards} guards, {size} bytes is over {LIMITS}"
+        raise StoreRefused(msg)
 
 
 def _operation(root: bytes, write: Write) -> wire.Json:

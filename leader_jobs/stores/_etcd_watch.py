@@ -30,6 +30,8 @@ _log = logging.getLogger(__name__)
 
 _HAS_LEADER: Final = {"Grpc-Metadata-hasleader": "true"}
 _OK: Final = 200
+#: Seconds by which a timeout may fire early; some event loops round.
+_SLACK: Final = 0.01
 
 
 class Waiter:
@@ -79,7 +81,7 @@ class Waiter:
                 # A wake-up between the check in `wait` and here found no stream to abort.
                 return self._woken.is_set() or self._follow(stream, request, until)
             except TimeoutError as error:
-                if self._clock.now() >= until:
+                if self._clock.now() >= until - _SLACK:
                     return True
                 self._gateway.leave(stream.endpoint, f"no watch: {error}")
             except (OSError, http.client.HTTPException, Unanswered) as error:
@@ -97,10 +99,9 @@ class Waiter:
         try:
             with self._open(stream, request, soon, token) as response:
                 while line := response.readline():
-                    check(stream.endpoint, _OK, line)
+                    message = wire.news(check(stream.endpoint, _OK, line))
                     # What follows the first message may take its time.
                     stream.extend(until)
-                    message = wire.news(json.loads(line))
                     if message.over:
                         _log.info("etcd ended the watch at %s: %s", stream.endpoint, message.reason)
                     if message.over or message.changed:

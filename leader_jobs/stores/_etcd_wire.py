@@ -13,6 +13,7 @@ about what the server did.
 
 import base64
 import binascii
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -36,6 +37,7 @@ __all__ = [
     "TxnReply",
     "authenticate",
     "created",
+    "decode",
     "delete",
     "fault",
     "get",
@@ -296,6 +298,11 @@ class Fault:
     message: str
 
 
+def decode(text: bytes) -> Json:
+    """Decode one message."""
+    return _object(json.loads(text))
+
+
 def _object(value: object) -> Json:
     if not isinstance(value, dict):
         msg = f"expected a JSON object, not {type(value).__name__}"
@@ -304,7 +311,7 @@ def _object(value: object) -> Json:
 
 
 def _list(reply: Json, name: str) -> list[Json]:
-    value = reply.get(name) or []
+    value = reply.get(name, [])
     if not isinstance(value, list):
         msg = f"{name} is not a list"
         raise ValueError(msg)  # noqa: TRY004  see above

@@ -99,7 +99,9 @@ class EtcdStore:
         )
         self._register = Register(self._gateway, self._keys)
         self._warned: set[bytes] = set()
-        self._forget_waiters()
+        self._waiters: dict[Candidacy, Waiter] = {}
+        self._waiters_lock = threading.Lock()
+        self._inherited: frozenset[Candidacy] = frozenset()
         _stores.add(self)
 
     @classmethod
@@ -168,7 +170,9 @@ class EtcdStore:
                 raise CandidacyLost(msg) from refusal
             raise
         token = reply.header.revision if reply.succeeded else self._own_entry(reply, lease.id)
-        return Candidacy(election, f"{lease.id:x}", token, float(lease.ttl))
+        candidacy = Candidacy(election, f"{lease.id:x}", token, float(lease.ttl))
+        self._waiter(candidacy)
+        return candidacy
 
     def _own_entry(self, reply: wire.TxnReply, lease_id: int) -> int:
         """Return the token of an entry that an earlier try made, whose reply was lost."""
@@ -191,6 +195,8 @@ class EtcdStore:
             CandidacyLost: the lease or the key is gone.
             StoreUnavailable: not known to have worked by *deadline*.
         """
+        if candidacy in self._inherited:
+            raise _lost(candidacy, "it is the parent process's")
         body = wire.lease(_lease_id(candidacy))
         while True:
             lease = self._gateway.call(wire.KEEPALIVE, body, wire.read_lease, deadline=deadline)
@@ -270,6 +276,8 @@ class EtcdStore:
 
         The next in line leads as soon as the key is gone; a lease that could not be revoked runs out.
         """
+        if candidacy in self._inherited:
+            return
         with self._waiters_lock:
             waiter = self._waiters.pop(candidacy, None)
         if waiter is not None:
@@ -360,13 +368,11 @@ class EtcdStore:
             waiter.wake()
         self._gateway.close()
 
-    def _forget_waiters(self) -> None:
-        self._waiters: dict[Candidacy, Waiter] = {}
-        self._waiters_lock = threading.Lock()
-
     def _forget(self) -> None:
-        """Start afresh in the child of a fork."""
-        self._forget_waiters()
+        """Start afresh in the child of a fork: what stands is the parent's."""
+        self._inherited |= self._waiters.keys()
+        self._waiters = {}
+        self._waiters_lock = threading.Lock()
         self._gateway.forget()
 
 

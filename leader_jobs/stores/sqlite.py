@@ -73,10 +73,11 @@ class SqliteStore:
             ``-wal`` and ``-shm`` files and the folder ``<path>-candidates`` of lock files, which
             belongs to one user: run all processes of a store as that user.
         clock: where moments come from; must be the boot-time clock unless all is in one process.
-        poll: how often `wait` looks around, in seconds.
+        poll: seconds between two looks of `wait`: what it takes at most to notice a death. Each
+            look costs some 0.3 ms of processor time, most of it for waking up.
     """
 
-    def __init__(self, path: Path, *, clock: Clock, poll: float = 0.05) -> None:
+    def __init__(self, path: Path, *, clock: Clock, poll: float = 0.1) -> None:
         self._path = path.resolve()
         self._folder = self._path.with_name(self._path.name + "-candidates")
         self._clock = clock

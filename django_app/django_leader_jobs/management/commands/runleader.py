@@ -10,7 +10,9 @@ from django.core.management.base import BaseCommand, CommandError
 
 from django_leader_jobs.conf import load_settings
 from django_leader_jobs.discovery import discover_jobs
-from django_leader_jobs.wiring import command_part, job_part
+from django_leader_jobs.wiring import fresh_connections
+from leader_jobs.adapters.apscheduler_timer import APSchedulerTimer
+from leader_jobs.assembly import command_part, job_part
 from leader_jobs.clock import SystemClock
 from leader_jobs.command import Restart
 from leader_jobs.config import Settings
@@ -93,11 +95,24 @@ class Command(BaseCommand):
             store.candidates(election, deadline=clock.now() + _FIRST_ANSWER)
         if argv:
             restart = Restart(options["restart"])
-            return [command_part(settings, argv, restart, store, clock)], store
+            part = command_part(settings, argv, restart=restart, store=store, clock=clock)
+            return [part], store
         if not elections:
             msg = "there are no jobs: decorate a function with @leader_only(every=…) in an app's jobs.py"
             raise ConfigurationError(msg)
-        return [job_part(settings, election, store, clock) for election in elections], store
+        parts = [
+            job_part(
+                settings,
+                election,
+                store=store,
+                clock=clock,
+                jobs=registry.of(election),
+                timer=APSchedulerTimer,
+                around=fresh_connections,
+            )
+            for election in elections
+        ]
+        return parts, store
 
 
 def _show_log_lines(verbosity: int) -> None:

@@ -1,0 +1,1 @@
+"""A shop run by three periodic jobs; see `shop.jobs`."""

@@ -1,0 +1,130 @@
+"""Where the collaborators of one node's part in an election are put together."""
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from leader_jobs.candidate import Candidate
+from leader_jobs.clock import Clock
+from leader_jobs.command import CommandRunner, Outcome, Restart
+from leader_jobs.config import Settings
+from leader_jobs.events import Observer
+from leader_jobs.jobs import Job
+from leader_jobs.ledger import Ledger
+from leader_jobs.runner import JobRunner, Timer
+from leader_jobs.runpool import RunPool
+from leader_jobs.service import Part
+from leader_jobs.stores.base import Store
+from leader_jobs.term import Term
+from leader_jobs.version import version
+
+__all__ = ["CommandWork", "command_part", "job_part"]
+
+
+def _candidate(
+    settings: Settings, election: str, store: Store, clock: Clock, observers: Iterable[Observer]
+) -> Candidate:
+    return Candidate(
+        election,
+        store=store,
+        node=settings.node,
+        ttl=settings.ttl,
+        version=version(),
+        observers=observers,
+        clock=clock,
+    )
+
+
+def job_part(
+    settings: Settings,
+    election: str,
+    *,
+    store: Store,
+    clock: Clock,
+    jobs: Iterable[Job],
+    timer: Callable[[], Timer],
+    around: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    observers: Iterable[Observer] = (),
+) -> Part:
+    """
+    Return this node's part in *election*: running *jobs* while it leads.
+
+    Args:
+        settings: node, ttl and number of workers.
+        election: the election's name.
+        store: where it is held.
+        clock: where moments and instants come from.
+        jobs: the jobs of the election.
+        timer: makes what tells the runner that it is time to look.
+        around: entered around each body, on its thread.
+        observers: told of the candidate's events.
+    """
+    candidate = _candidate(settings, election, store, clock, observers)
+    ledger = Ledger(
+        store,
+        election,
+        node=settings.node,
+        owner=candidate.proposal.incarnation,
+        clock=clock,
+    )
+
+    def pool(freed: Callable[[Job, bool], None], fenced: Callable[[Term], None]) -> RunPool:
+        return RunPool(
+            ledger,
+            workers=settings.workers,
+            clock=clock,
+            freed=freed,
+            fenced=fenced,
+            around=around,
+        )
+
+    runner = JobRunner(
+        candidate=candidate, ledger=ledger, jobs=jobs, timer=timer, pool=pool, clock=clock
+    )
+    return Part(candidate, runner)
+
+
+class CommandWork:
+    """A command as the work of a part; see `leader_jobs.command`."""
+
+    def __init__(self, runner: CommandRunner) -> None:
+        self.runner = runner
+
+    def run(self, term: Term) -> bool:
+        """Run the command while *term* lasts; False when it is done for good."""
+        return self.runner.run(term) is not Outcome.DONE
+
+    def stop(self, *, now: bool = False) -> None:
+        """End the command; with *now*, at once."""
+        self.runner.stop(now=now)
+
+    def drain(self, grace: float) -> bool:
+        """Nothing is left to wait for: `run` returns when the command is gone."""
+        return True
+
+
+def command_part(
+    settings: Settings,
+    argv: Sequence[str],
+    *,
+    restart: Restart,
+    store: Store,
+    clock: Clock,
+    observers: Iterable[Observer] = (),
+) -> Part:
+    """
+    Return this node's part in its election: running the command *argv* while it leads.
+
+    Raises:
+        ConfigurationError: there is no such command, or it can not be executed.
+    """
+    runner = CommandRunner(
+        argv,
+        election=settings.election,
+        node=settings.node,
+        clock=clock,
+        restart=restart,
+        grace=settings.grace,
+    )
+    candidate = _candidate(settings, settings.election, store, clock, observers)
+    return Part(candidate, CommandWork(runner))

@@ -1,0 +1,176 @@
+"""A fleet on a real three-member etcd cluster: whatever dies, every occurrence once."""
+
+import random
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from testsupport.etcd import EtcdCluster
+from testsupport.etcd_fixtures import MakeCluster
+from testsupport.fleet import Fleet
+from testsupport.proxy import TcpProxy
+
+pytestmark = [pytest.mark.slow, pytest.mark.etcd]
+_TTL = 2.0
+
+
+@pytest.fixture
+def fleet(tmp_path: Path, etcd_cluster: EtcdCluster, namespace: str) -> Iterator[Fleet]:
+    """A fleet, without nodes yet, on the healthy shared cluster."""
+    with Fleet(tmp_path, etcd_cluster.url, ttl=_TTL, namespace=namespace) as fleet:
+        yield fleet
+
+
+@pytest.fixture
+def cluster(make_cluster: MakeCluster) -> EtcdCluster:
+    """A three-member cluster of the test's own, which may be hurt."""
+    return make_cluster(3)
+
+
+def _populate(fleet: Fleet, *names: str) -> int:
+    """Start nodes, wait until one leads and works, and return its token."""
+    for name in names:
+        fleet.start(name)
+    _, leader = fleet.leader()
+    fleet.await_run(leader.token)
+    return leader.token
+
+
+@pytest.mark.timeout(180)
+def test_kills_at_random_moments_neither_repeat_nor_lose_an_occurrence(fleet: Fleet) -> None:
+    """Ten leaders die by SIGKILL, and what the jobs wrote shows each occurrence once."""
+    chance = random.Random(20261121)
+    for name in ("a", "b", "c"):
+        fleet.start(name)
+    token = 0
+    for round_number in range(10):
+        node, leader = fleet.leader(newer_than=token)
+        token = leader.token
+        fleet.pause(chance.uniform(0.0, 1.2))
+        node.kill()
+        fleet.note_history()
+        fleet.start(f"r{round_number}")
+    verdict = fleet.stop()
+
+    assert verdict.doubled == []
+    assert verdict.missed == []
+    assert verdict.planned > 60
+
+
+def test_frozen_leaders_wake_up_as_zombies_that_do_nothing(fleet: Fleet) -> None:
+    """Three leaders are frozen past their lease; awake again they neither lead nor repeat."""
+    chance = random.Random(3)
+    token = _populate(fleet, "a", "b", "c") - 1
+    for _ in range(3):
+        node, leader = fleet.leader(newer_than=token)
+        fleet.await_run(leader.token)
+        fleet.pause(chance.uniform(0.0, 0.6))
+        node.freeze()
+        _, successor = fleet.leader(newer_than=leader.token)
+        fleet.await_run(successor.token)
+        node.thaw()
+        token = leader.token
+    verdict = fleet.stop()
+
+    assert (verdict.doubled, verdict.missed) == ([], [])
+
+
+def test_rolling_restarts_hand_over_without_a_gap(fleet: Fleet) -> None:
+    """Each leader gets SIGTERM in turn, exits with 0, and nothing is lost at the seams."""
+    for name in ("a", "b", "c"):
+        fleet.start(name)
+    token = 0
+    for round_number in range(4):
+        node, leader = fleet.leader(newer_than=token)
+        token = leader.token
+        fleet.await_run(token)
+        assert node.terminate() == 0, fleet.logs()
+        fleet.start(f"r{round_number}")
+    verdict = fleet.stop()
+
+    assert (verdict.doubled, verdict.missed, verdict.interrupted) == ([], [], 0)
+
+
+@pytest.mark.parametrize("how", ["cut", "stall"])
+def test_a_leader_partitioned_from_etcd_stops_and_is_replaced(
+    tmp_path: Path, etcd_cluster: EtcdCluster, namespace: str, how: str
+) -> None:
+    """A leader that loses sight of every member lets go in time, and comes back as a standby."""
+    with ExitStack() as stack:
+        proxies = [stack.enter_context(TcpProxy(target)) for target in etcd_cluster.endpoints]
+        fleet = stack.enter_context(
+            Fleet(tmp_path, etcd_cluster.url, ttl=_TTL, namespace=namespace)
+        )
+        own_way = "etcd://" + ",".join(proxy.endpoint for proxy in proxies)
+        fleet.start("partitioned", store=own_way)
+        _, leader = fleet.leader()
+        fleet.await_run(leader.token)
+        fleet.start("other")
+        fleet.pause(0.7)
+        for proxy in proxies:
+            getattr(proxy, how)()
+        _, successor = fleet.leader(newer_than=leader.token)
+        fleet.await_run(successor.token)
+        for proxy in proxies:
+            proxy.restore()
+        verdict = fleet.stop()
+
+    assert (verdict.doubled, verdict.missed) == ([], [])
+
+
+@pytest.mark.parametrize("frozen", [False, True], ids=["killed", "frozen"])
+@pytest.mark.parametrize("role", ["leader", "follower"])
+def test_loss_of_one_member(
+    tmp_path: Path, cluster: EtcdCluster, role: str, *, frozen: bool
+) -> None:
+    """With one of three members dead or frozen and back again, no occurrence is hurt."""
+    with Fleet(tmp_path, cluster.url, ttl=_TTL) as fleet:
+        token = _populate(fleet, "a", "b")
+        leader = cluster.etcd_leader()
+        member = leader if role == "leader" else cluster.etcd_followers()[0]
+        member.freeze() if frozen else member.kill()
+        fleet.pause(4.0)
+        fleet.await_run(token)
+        if frozen:
+            member.thaw()
+        else:
+            member.start()
+            member.wait_healthy()
+        verdict = fleet.stop()
+
+    assert (verdict.doubled, verdict.missed) == ([], [])
+
+
+def test_loss_of_quorum_and_its_return(tmp_path: Path, cluster: EtcdCluster) -> None:
+    """With two of three members frozen nothing runs; when they return, the gap is caught up."""
+    with Fleet(tmp_path, cluster.url, ttl=_TTL) as fleet:
+        _populate(fleet, "a", "b")
+        sick = cluster.etcd_followers()
+        for member in sick:
+            member.freeze()
+        fleet.pause(5.0)
+        for member in sick:
+            member.thaw()
+        cluster.wait_healthy()
+        verdict = fleet.stop()
+
+    assert (verdict.doubled, verdict.missed) == ([], [])
+
+
+def test_restart_of_the_whole_cluster(tmp_path: Path, cluster: EtcdCluster) -> None:
+    """Every member is killed and started again; the nodes live on, and the gap is caught up."""
+    with Fleet(tmp_path, cluster.url, ttl=_TTL) as fleet:
+        _populate(fleet, "a", "b")
+        for member in cluster.members:
+            member.kill()
+        fleet.pause(3.0)
+        for member in cluster.members:
+            member.start()
+        cluster.wait_healthy()
+        verdict = fleet.stop()
+        alive = [node.process.returncode for node in fleet.nodes]
+
+    assert (verdict.doubled, verdict.missed) == ([], [])
+    assert alive == [0, 0]

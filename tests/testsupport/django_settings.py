@@ -1,0 +1,10 @@
+"""The smallest Django site that pytest-django can start; tests override what they are about."""
+
+SECRET_KEY = "only for tests"
+USE_TZ = True
+INSTALLED_APPS = [
+    "django.contrib.contenttypes",
+    "django.contrib.auth",
+    "django_leader_jobs",
+]
+DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}
