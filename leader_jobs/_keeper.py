@@ -140,8 +140,8 @@ class Keeper:
             if os.getppid() != keeper:  # it died before the line above
                 os._exit(1)
             signal.set_wakeup_fd(-1)
-            for number in (*_CONTROL_SIGNALS, signal.SIGCHLD, signal.SIGPIPE, signal.SIGXFSZ):
-                signal.signal(number, signal.SIG_DFL)
+            for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+                signal.signal(number, signal.SIG_DFL)  # some may have been ignored long before us
             signal.pthread_sigmask(signal.SIG_SETMASK, ())
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
             os.execvp(self.argv[0], self.argv)  # noqa: S606  to run what the operator names is its task

@@ -47,8 +47,6 @@ class Life:
         grace: seconds between SIGTERM and SIGKILL at most.
         hold: descriptors that stay open in the keeper.
 
-    Leaving the context kills what is left of the command and waits until it is dead.
-
     Attributes:
         schedule: the one in force.
         refused: why the command could not be started, as an errno.
@@ -56,6 +54,9 @@ class Life:
 
     Raises:
         OSError: if there can be no process at the moment.
+
+    Leaving the context kills what is left of the command and waits until it is dead; if the keeper
+    was killed, there is nobody left to wait for, and the signals are sent without waiting.
     """
 
     def __init__(

@@ -132,7 +132,8 @@ class Candidate:
         if self._thread is not None:
             return
         self._stopping.clear()
-        self._terms = queue.SimpleQueue()
+        while not self._terms.empty():  # what nobody took before the last stop
+            self._terms.get()
         name = f"leader-jobs-campaign-{self.election}"
         self._thread = threading.Thread(target=self._campaign, name=name, daemon=True)
         self._thread.start()
@@ -168,6 +169,8 @@ class Candidate:
                 term = self._terms.get(timeout=left)
             except queue.Empty:
                 return None
+            if term is None and self._stopping.is_set():
+                self.release()  # there may be more than one who waits
             if term is None or term.active:
                 return term
         return None

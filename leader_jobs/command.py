@@ -179,8 +179,9 @@ class CommandRunner:
 
         Args:
             term: the term to run under.
-            hold: descriptors to keep open, even if this process dies, until the command is dead.
-                An flock that tells others of the death of this process then tells them late enough.
+            hold: descriptors to keep open, even if this process dies, until the command is dead;
+                not for the command itself. The next leader that waits for an flock of this process
+                then cannot start its command before this one is dead.
 
         Returns:
             Why it returned.

@@ -9,7 +9,7 @@ that names the nearest one; a value out of range is an error that names key, val
 import difflib
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
@@ -74,7 +74,7 @@ class Settings:
     Attributes:
         store: URL of the store: ``sqlite:////abs/path``, ``etcd://host:port,host:port``,
             ``etcds://…`` for etcd over TLS, or ``memory://name`` within one process.
-        namespace: the prefix of every key in a shared store.
+        namespace: the prefix of every key in etcd; a SQLite file belongs to one application.
         election: the election that jobs belong to unless they name another.
         node: this node's label in logs and pages. A label, never an identity.
         ttl: lease time to ask for, in seconds; 2 to 3600.
@@ -169,18 +169,8 @@ class Settings:
         for key, value in _given(mapping or {}):
             name = _known(str(key).lower(), f"{mapping_name}[{key!r}]", str.upper)
             values[name] = _convert(name, value, f"{mapping_name}[{key!r}]")
-        for variable, text in environ.items():
-            if not variable.startswith(ENVIRONMENT_PREFIX):
-                continue
-            key = variable.removeprefix(ENVIRONMENT_PREFIX)
-            if key in _INFORMATIONAL:
-                continue
-            name = _known(
-                key.lower(),
-                f"environment variable {variable}",
-                lambda n: ENVIRONMENT_PREFIX + n.upper(),
-            )
-            values[name] = _convert(name, text, f"environment variable {variable}")
+        for name, source, text in _from_environment(environ):
+            values[name] = _convert(name, text, source)
         for key, value in _given(arguments):
             name = _known(key, f"argument {key!r}", str)
             values[name] = _convert(name, value, f"argument {key!r}")
@@ -192,6 +182,19 @@ class Settings:
             )
             raise ConfigurationError(msg)
         return cls(**values)
+
+
+def _from_environment(environ: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
+    """Yield key, source and text of each setting; an empty variable counts as not given."""
+    for variable, text in environ.items():
+        key = variable.removeprefix(ENVIRONMENT_PREFIX)
+        if key != variable and key not in _INFORMATIONAL and text:
+            source = f"environment variable {variable}"
+            yield (
+                _known(key.lower(), source, lambda n: ENVIRONMENT_PREFIX + n.upper()),
+                source,
+                text,
+            )
 
 
 def _given(source: Mapping[str, Any]) -> list[tuple[str, Any]]:

@@ -103,16 +103,18 @@ class Announcer:
         self._observers = tuple(observers)
         self._queue: queue.Queue[Event | None] = queue.Queue(_BACKLOG)
         self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
 
     def __call__(self, event: Event) -> None:
         """Queue *event*; never blocks, and drops (with a log line) what nobody takes in time."""
         if not self._observers:
             return
-        if self._thread is None:
-            self._thread = threading.Thread(
-                target=self._deliver, name="leader-jobs-events", daemon=True
-            )
-            self._thread.start()
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._deliver, name="leader-jobs-events", daemon=True
+                )
+                self._thread.start()
         try:
             self._queue.put_nowait(event)
         except queue.Full:
@@ -120,14 +122,15 @@ class Announcer:
 
     def close(self, timeout: float = 1.0) -> None:
         """Wait up to *timeout* seconds until what was announced has been delivered."""
-        if self._thread is None:
+        with self._lock:
+            thread, self._thread = self._thread, None
+        if thread is None:
             return
         try:
-            self._queue.put_nowait(None)
-        except queue.Full:
+            self._queue.put(None, timeout=timeout)
+        except queue.Full:  # an observer blocks; the thread is a daemon
             return
-        self._thread.join(timeout)
-        self._thread = None
+        thread.join(timeout)
 
     def _deliver(self) -> None:
         while (event := self._queue.get()) is not None:

@@ -177,9 +177,7 @@ def leader_only(
     does outside of the store happens once is up to the body: pass `current_run`'s token on, or make
     the effect idempotent by its ``planned_at``.
     """
-    policy = Policy(
-        catch_up=CatchUp.of(catch_up), window=_span(window), max_burst=max_burst, overlap=overlap
-    )
+    policy = Policy(catch_up=catch_up, window=window, max_burst=max_burst, overlap=overlap)
     crash = _choice(OnCrash, "on_crash", on_crash)
     standby = _choice(OnStandby, "on_standby", on_standby)
     schedule = _schedule(every, cron, timezone)
@@ -268,10 +266,6 @@ def _schedule(
     if cron is not None:
         return Cron(cron, timezone=timezone or "UTC")
     return None
-
-
-def _span(window: timedelta | float | None) -> timedelta | None:
-    return timedelta(seconds=window) if isinstance(window, (int, float)) else window
 
 
 _Choice = TypeVar("_Choice", bound=StrEnum)

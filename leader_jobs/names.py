@@ -34,7 +34,7 @@ def _check(kind: str, name: object, pattern: re.Pattern[str], allowed: str) -> s
 def check_election(name: object) -> str:
     """Return *name* if it can name an election; raise `ConfigurationError` otherwise."""
     return _check(
-        "election", name, _ELECTION, "use letters, digits, '.', '_' and '-', no slash, letter first"
+        "election", name, _ELECTION, "use letters, digits, '.', '_' and '-', no slash; begin with a letter or digit"
     )
 
 
@@ -53,6 +53,7 @@ def check_namespace(name: object) -> str:
 def check_node(name: object) -> str:
     """Return *name* if it can label a node: any printable text; it is never part of a key."""
     if not isinstance(name, str) or not name or len(name) > _MAX or not name.isprintable():
-        msg = f"node must be 1 to {_MAX} printable characters, not {name!r}"
+        shown = name[:20] if isinstance(name, str) else name
+        msg = f"node must be 1 to {_MAX} printable characters, not {shown!r}"
         raise ConfigurationError(msg)
     return name

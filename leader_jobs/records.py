@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Any, Final, Self
 
 from leader_jobs.exceptions import LeaderJobsError
-from leader_jobs.occurrences import Passed
+from leader_jobs.occurrences import Passed, Reason
 
 __all__ = [
     "HISTORY",
@@ -215,7 +215,7 @@ class JobRecord:
         self, passed: Passed, *, token: int, node: str, now: datetime
     ) -> tuple[Self, OccurrenceRecord]:
         """Return the record after passing a range over, and the history entry that says so."""
-        coalesced = passed.reason == passed.reason.COALESCED
+        coalesced = passed.reason is Reason.COALESCED
         entry = OccurrenceRecord(
             sequence=self.sequence,
             planned_at=passed.last,

@@ -43,6 +43,7 @@ class Term:
     __slots__ = (
         "_clock",
         "_deadline",
+        "_ending",
         "_lapsed",
         "_pid",
         "candidacy",
@@ -64,6 +65,7 @@ class Term:
         self.reason: EndReason | None = None
         #: True while renewals fail and the deadline is not reached: nothing new may start.
         self.suspended = False
+        self._ending = threading.Lock()
         self._clock = clock
         self._pid = os.getpid()
         self._deadline = deadline
@@ -118,12 +120,15 @@ class Term:
         Returns:
             Whether this call ended it.
         """
-        if self._pid != os.getpid() or self.ended.is_set():
+        if self._pid != os.getpid():
             return False
-        self._lapsed = True
-        self.reason = reason
-        self.ended.set()
-        return True
+        with self._ending:
+            if self.ended.is_set():
+                return False
+            self._lapsed = True
+            self.reason = reason
+            self.ended.set()
+            return True
 
 
 class TermBoard:

@@ -5,9 +5,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Final, Self
 
 __all__ = ["Cast", "Node", "Process"]
@@ -25,16 +25,24 @@ class Process:
         name: for people.
         arguments: what follows ``manage.py``.
         folder: where its log goes.
+        environ: what is set in its environment, besides that of the demo.
     """
 
-    def __init__(self, name: str, arguments: Sequence[str], folder: Path) -> None:
+    def __init__(
+        self,
+        name: str,
+        arguments: Sequence[str],
+        folder: Path,
+        environ: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self.name: Final = name
         self.log: Final = folder / f"{name}.log"
         self._arguments = tuple(arguments)
+        self._environ = dict(environ)
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start the process, which must not run; its environment is that of the demo."""
+        """Start the process, which must not run."""
         demo = os.getpid()
 
         def die_with_the_demo() -> None:
@@ -45,6 +53,7 @@ class Process:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, str(_MANAGE), *self._arguments],
+                env={**os.environ, **self._environ},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -88,7 +97,7 @@ class Node(Process):
     """A ``manage.py runleader``."""
 
     def __init__(self, name: str, folder: Path) -> None:
-        super().__init__(name, ("runleader", "--node", name), folder)
+        super().__init__(name, ("runleader",), folder, {"LEADER_JOBS_NODE": name})
         self.frozen = False
 
     def start(self) -> None:

@@ -1,10 +1,10 @@
 """How the play is shown: a live table on a terminal, now and then a line anywhere else."""
 
 import sys
-from contextlib import ExitStack
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Final, Protocol, Self
+from typing import Final, Self
 
 from demo.observer import Observer
 from demo.processes import Cast, Node
@@ -12,42 +12,10 @@ from leader_jobs import Leader
 from leader_jobs.clock import Clock
 from shop.models import WorkLog
 
-__all__ = ["Screen", "open_screen"]
+__all__ = ["LiveScreen", "Screen", "open_screen"]
 
-_LIVE_EVERY: Final = 0.25
+_TABLE_EVERY: Final = 0.25
 _LINE_EVERY: Final = 2.0
-_SHOWN_JOBS: Final = 3
-
-
-class Screen(Protocol):
-    """Shows what goes on."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None: ...
-
-    def say(self, text: str) -> None:
-        """Print a line that stays."""
-        ...
-
-    def show(self, cast: Cast, observer: Observer) -> None:
-        """Show the present state, if it is time to."""
-        ...
-
-
-def open_screen(clock: Clock) -> Screen:
-    """Return a screen that fits standard output."""
-    if sys.stdout.isatty():
-        try:
-            return LiveScreen(clock)
-        except ImportError:  # rich is not installed
-            pass
-    return PlainScreen(clock)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +37,12 @@ class _Row:
         """What is left of its lease."""
         left = self.leader.remaining if self.leader is not None else None
         return f"{left:.1f} s" if left is not None else "-"
+
+    @property
+    def short(self) -> str:
+        """The node in a few words."""
+        term = f" (token {self.token}, lease {self.lease})" if "leader" in self.role else ""
+        return f"{self.node.name} {self.role}{term}"
 
     @property
     def last(self) -> str:
@@ -95,7 +69,7 @@ def _rows(cast: Cast, observer: Observer) -> list[_Row]:
     return rows
 
 
-class PlainScreen:
+class Screen:
     """
     Prints a line every two seconds: right for a file, a pipe, a CI log.
 
@@ -103,40 +77,49 @@ class PlainScreen:
         clock: where moments come from.
     """
 
+    every = _LINE_EVERY
+
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._began = clock.now()
-        self._next = clock.now() + _LINE_EVERY
+        self._next = self._began + self.every
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         sys.stdout.flush()
 
     def say(self, text: str) -> None:
-        """Print a line with the time."""
-        print(f"{self._clock.now() - self._began:5.1f} s  {text}", flush=True)
+        """Print a line that stays, with the time."""
+        self.print(f"{self._clock.now() - self._began:5.1f} s  {text}")
 
     def show(self, cast: Cast, observer: Observer) -> None:
-        """Print who does what, every two seconds."""
-        if self._clock.now() < self._next:
-            return
-        self._next = self._clock.now() + _LINE_EVERY
-        observer.look()
-        rows = _rows(cast, observer)
-        parts = [
-            f"{row.node.name} {row.role}" + (f" (token {row.token}, lease {row.lease})" * (row.token != "-"))
-            for row in rows
-        ]
-        newest = observer.work[-_SHOWN_JOBS:]
-        last = ", ".join(f"{row.job} {row.planned_at:%H:%M:%S} by {row.node}" for row in newest)
-        self.say(f"  {'; '.join(parts)} | {len(observer.work)} runs, last: {last or 'none'}")
+        """Show the present state, if it is time to."""
+        if self._clock.now() >= self._next:
+            self._next = self._clock.now() + self.every
+            observer.look()
+            self.draw(_rows(cast, observer), observer)
+
+    def print(self, line: str) -> None:
+        """Print *line*."""
+        print(line, flush=True)
+
+    def draw(self, rows: Sequence[_Row], observer: Observer) -> None:
+        """Print who does what."""
+        nodes = ", ".join(row.short for row in rows)
+        last = observer.work[-1] if observer.work else "none"
+        self.say(f"  {nodes} | {len(observer.work)} runs, the last: {last}")
 
 
-class LiveScreen:
+class LiveScreen(Screen):
     """
-    Keeps a table up to date at the foot of the terminal; what is said scrolls above it.
+    Keeps a table up to date at the foot of a terminal; what is said scrolls above it.
 
     Args:
         clock: where moments come from.
@@ -145,41 +128,45 @@ class LiveScreen:
         ImportError: rich is not installed.
     """
 
+    every = _TABLE_EVERY
+
     def __init__(self, clock: Clock) -> None:
         from rich.live import Live
 
-        self._clock = clock
-        self._began = clock.now()
-        self._next = 0.0
-        # Without a thread of its own: children are started from a process with one thread.
+        super().__init__(clock)
+        # Without a thread of its own: a process that starts others with `preexec_fn` has only one.
         self._live = Live(auto_refresh=False)
-        self._open = ExitStack()
 
     def __enter__(self) -> Self:
-        self._open.enter_context(self._live)
+        self._live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._open.close()
+        self._live.stop()
 
-    def say(self, text: str) -> None:
-        """Print a line above the table."""
-        time = self._clock.now() - self._began
-        self._live.console.print(f"{time:5.1f} s  {text}", highlight=False, markup=False)
+    def print(self, line: str) -> None:
+        """Print *line* above the table."""
+        self._live.console.print(line, highlight=False, markup=False)
 
-    def show(self, cast: Cast, observer: Observer) -> None:
-        """Redraw the table, four times a second."""
+    def draw(self, rows: Sequence[_Row], observer: Observer) -> None:
+        """Draw the table anew."""
         from rich.table import Table
 
-        if self._clock.now() < self._next:
-            return
-        self._next = self._clock.now() + _LIVE_EVERY
-        observer.look()
         table = Table(title=f"election {observer.election!r}", title_justify="left")
         for heading in ("node", "pid", "role", "token", "lease left", "runs", "last occurrences"):
             table.add_column(heading)
-        for row in _rows(cast, observer):
+        for row in rows:
             style = {"leader": "bold green", "standby": ""}.get(row.role, "red")
             cells = (row.node.name, str(row.node.pid), row.role, row.token, row.lease)
             table.add_row(*cells, str(len(row.work)), row.last, style=style)
         self._live.update(table, refresh=True)
+
+
+def open_screen(clock: Clock) -> Screen:
+    """Return a screen that fits standard output."""
+    if sys.stdout.isatty():
+        try:
+            return LiveScreen(clock)
+        except ImportError:
+            print("rich is not installed; showing lines instead of a table")
+    return Screen(clock)

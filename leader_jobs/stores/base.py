@@ -192,7 +192,7 @@ class Store(Protocol):
         ...
 
     def wake(self, candidacy: Candidacy) -> None:
-        """Make a `wait` on this candidacy in another thread return now."""
+        """Make the `wait` on this candidacy that is under way, or else the next one, return now."""
         ...
 
     def withdraw(self, candidacy: Candidacy, *, deadline: float) -> None:

@@ -9,7 +9,7 @@ from leader_jobs.stores.etcd import EtcdStore
 from testsupport.background import Background
 from testsupport.etcd import EtcdCluster
 from testsupport.etcd_fixtures import MakeCluster, MakeStore
-from testsupport.odd_gateway import OddGateway, Question, reply
+from testsupport.odd_gateway import Answer, OddGateway, Question, reply
 from testsupport.proxy import TcpProxy
 
 pytestmark = pytest.mark.etcd
@@ -137,12 +137,12 @@ def test_a_server_that_is_away_does_not_make_waits_spin(make_store: MakeStore) -
 def test_a_server_that_cancels_at_once_does_not_either(make_store: MakeStore) -> None:
     """The same where the server says "created" and "cancelled" in one breath."""
 
-    def answer(question: Question) -> object:
+    def answer(question: Question) -> Answer:
         assert question.headers["Grpc-Metadata-Hasleader"] == "true"
         result = {"created": True, "canceled": True, "cancel_reason": "permission denied"}
         return reply({"result": {"header": {"member_id": "1"}, **result}})
 
-    with OddGateway(answer) as server:  # type: ignore[arg-type]  it does return an answer
+    with OddGateway(answer) as server:
         store = make_store([server.endpoint])
         candidacy = Candidacy("mail", "1f", token=5, ttl=15.0)
         began = CLOCK.now()

@@ -147,9 +147,11 @@ class TcpProxy:
                 ).start()
 
     def _pump(self, source: socket.socket, sink: socket.socket, direction: Direction) -> None:
+        late = False
         with suppress(OSError):
             while data := source.recv(65536):
                 with self._changed:
+                    late = late or direction in self._held
                     self._changed.wait_for(lambda: direction not in self._held)
                     if direction in self._swallowed:
                         continue
@@ -157,11 +159,10 @@ class TcpProxy:
                 with self._changed:
                     self._passed[direction] += len(data)
                     self._changed.notify_all()
-        # A client that hangs up does not take back what is already under way.
-        with self._changed:
-            self._changed.wait_for(lambda: direction not in self._held)
-        with suppress(OSError):
-            sink.shutdown(socket.SHUT_WR)
+        # A sender that hangs up can not take back what is under way: its farewell is lost.
+        if not late:
+            with suppress(OSError):
+                sink.shutdown(socket.SHUT_WR)
 
 
 def _listen(port: int) -> socket.socket:
