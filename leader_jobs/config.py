@@ -6,17 +6,14 @@ application's mapping (Django's ``LEADER_JOBS`` dict), defaults. A key nobody kn
 that names the nearest one; a value out of range is an error that names key, value and range.
 """
 
-import difflib
 import os
-import socket
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit, urlunsplit
 
 from leader_jobs.exceptions import ConfigurationError
-from leader_jobs.names import check_election, check_namespace, check_node
+from leader_jobs.names import check_election, check_namespace, check_node, nearest
 
 __all__ = ["ENVIRONMENT_PREFIX", "Application", "Settings", "Timing", "application", "redact"]
 
@@ -63,7 +60,7 @@ class Timing:
 
 
 def _default_node() -> str:
-    return f"{socket.gethostname()}-{os.getpid()}"
+    return f"{os.uname().nodename}-{os.getpid()}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,11 +202,9 @@ def _known(name: str, source: str, spell: Any) -> str:
     names = [f.name for f in fields(Settings)]
     if name in names:
         return name
-    near = difflib.get_close_matches(name, names, n=1)
+    near = nearest(name, names)
     hint = (
-        f"; did you mean {spell(near[0])}?"
-        if near
-        else f"; known are {', '.join(map(spell, names))}"
+        f"; did you mean {spell(near)}?" if near else f"; known are {', '.join(map(spell, names))}"
     )
     msg = f"{source} is not a setting{hint}"
     raise ConfigurationError(msg)
@@ -255,11 +250,9 @@ _SCHEMES: Final = ("sqlite", "etcd", "etcds", "memory")
 def _check_store(url: str) -> None:
     scheme, separator, rest = url.partition("://")
     if not separator or scheme not in _SCHEMES:
-        near = difflib.get_close_matches(scheme.lower(), _SCHEMES, n=1, cutoff=0.7)
+        near = nearest(scheme.lower(), _SCHEMES, cutoff=0.7)
         hint = (
-            f"did you mean {near[0]}://?"
-            if near
-            else "use sqlite://, etcd://, etcds:// or memory://"
+            f"did you mean {near}://?" if near else "use sqlite://, etcd://, etcds:// or memory://"
         )
         msg = f"store is {redact(url)!r}: unknown kind of store; {hint}"
         raise ConfigurationError(msg)
@@ -275,14 +268,12 @@ def _check_store(url: str) -> None:
 
 
 def redact(url: str) -> str:
-    """Return *url* with any password in it replaced by ``***``, fit for logs and messages."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return "***"
-    if "@" not in parts.netloc:
+    """Return *url* with any credentials in it replaced by ``***``, fit for logs and messages."""
+    scheme, separator, rest = url.partition("://")
+    if "@" not in rest or scheme == "sqlite":
         return url
-    return urlunsplit(parts._replace(netloc=f"***@{parts.netloc.rpartition('@')[2]}"))
+    # A password may itself hold slashes and at-signs: everything up to the last one goes.
+    return f"{scheme}{separator}***@{rest.rpartition('@')[2]}"
 
 
 class Application:

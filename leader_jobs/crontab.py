@@ -6,7 +6,6 @@ clock without a zone never changes. What becomes of a wall time in a zone is `le
 concern.
 """
 
-import difflib
 from bisect import bisect_left
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -14,6 +13,7 @@ from itertools import takewhile
 from typing import TYPE_CHECKING, Final
 
 from leader_jobs.exceptions import ConfigurationError, LeaderJobsError
+from leader_jobs.names import nearest
 
 if TYPE_CHECKING:
     from cronsim import CronSim
@@ -158,8 +158,8 @@ def _five_fields(expression: object) -> str:
 
 def _word(word: str) -> str:
     if word not in _WORDS:
-        near = difflib.get_close_matches(word, _WORDS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(_WORDS)}"
+        near = nearest(word, _WORDS)
+        hint = f"did you mean {near}?" if near else f"known are {', '.join(_WORDS)}"
         msg = f"cron is {word!r}: not a known word; {hint}"
         raise ConfigurationError(msg)
     return _WORDS[word]

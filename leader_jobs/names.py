@@ -7,10 +7,11 @@ anybody (a holder in ``n/sub`` blocks the election ``n``).
 """
 
 import re
+from collections.abc import Iterable
 
 from leader_jobs.exceptions import ConfigurationError
 
-__all__ = ["check_election", "check_job", "check_namespace", "check_node"]
+__all__ = ["check_election", "check_job", "check_namespace", "check_node", "nearest"]
 
 _MAX = 128
 _ELECTION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -31,10 +32,20 @@ def _check(kind: str, name: object, pattern: re.Pattern[str], allowed: str) -> s
     return name
 
 
+def nearest(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str | None:
+    """Return the one of *known* that *word* was probably meant to be, for "did you mean"."""
+    import difflib  # for messages only: it costs more to import than this whole module
+
+    return next(iter(difflib.get_close_matches(word, known, n=1, cutoff=cutoff)), None)
+
+
 def check_election(name: object) -> str:
     """Return *name* if it can name an election; raise `ConfigurationError` otherwise."""
     return _check(
-        "election", name, _ELECTION, "use letters, digits, '.', '_' and '-', no slash; begin with a letter or digit"
+        "election",
+        name,
+        _ELECTION,
+        "use letters, digits, '.', '_' and '-', no slash; begin with a letter or digit",
     )
 
 

@@ -5,7 +5,6 @@ Pure functions of time. `plan` looks at the planned instants between a cursor an
 for each exactly once: it is run, or it lies in a range that is passed over for a stated reason.
 """
 
-import difflib
 import json
 import uuid
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from enum import StrEnum
 from typing import Final, Self
 
 from leader_jobs.exceptions import ConfigurationError
+from leader_jobs.names import nearest
 from leader_jobs.schedules import Schedule, as_utc, microseconds
 
 __all__ = [
@@ -66,8 +66,8 @@ class CatchUp(StrEnum):
             return cls(word)
         except ValueError:
             words = [member.value for member in cls]
-            near = difflib.get_close_matches(str(word).lower(), words, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"use {', '.join(map(repr, words))}"
+            near = nearest(str(word).lower(), words)
+            hint = f"did you mean {near!r}?" if near else f"use {', '.join(map(repr, words))}"
             msg = f"catch_up is {word!r}; {hint}"
             raise ConfigurationError(msg) from None
 

@@ -8,8 +8,6 @@ election and say anything.
 
 import json
 import os
-import socket
-import uuid
 from dataclasses import asdict, dataclass, fields
 from typing import Final, Self
 
@@ -44,10 +42,10 @@ class Proposal:
         """Describe this process, with a fresh incarnation."""
         return cls(
             node=node,
-            host=socket.gethostname(),
+            host=os.uname().nodename,
             pid=os.getpid(),
             version=version,
-            incarnation=uuid.uuid4().hex,
+            incarnation=os.urandom(16).hex(),
         )
 
     def encode(self) -> bytes:

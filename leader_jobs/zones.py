@@ -5,7 +5,6 @@ Python's time zones convert instants but do not say when their clocks change, so
 for: a day at a time, then by halving.
 """
 
-import difflib
 import zoneinfo
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from typing import Final
 
 from leader_jobs.exceptions import ConfigurationError
+from leader_jobs.names import nearest
 
 __all__ = ["Stretch", "Zone"]
 
@@ -110,8 +110,6 @@ def _unknown(name: str) -> str:
     known = {zone.lower(): zone for zone in zoneinfo.available_timezones()}
     if not known:
         return f"timezone is {name!r}, but this host has no time zones; run: pip install tzdata"
-    near = difflib.get_close_matches(name.lower().replace(" ", "_"), known, n=1)
-    hint = (
-        f"did you mean {known[near[0]]!r}?" if near else "write an IANA name, like 'Europe/Paris'"
-    )
+    near = nearest(name.lower().replace(" ", "_"), known)
+    hint = f"did you mean {known[near]!r}?" if near else "write an IANA name, like 'Europe/Paris'"
     return f"timezone is {name!r}: there is no such zone; {hint}"

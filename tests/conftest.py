@@ -1,3 +1,3 @@
 """Fixtures for all tests."""
 
-pytest_plugins = ["testsupport.etcd_fixtures"]
+pytest_plugins = ["testsupport.etcd_fixtures", "testsupport.store_urls"]

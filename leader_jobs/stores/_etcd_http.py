@@ -21,11 +21,11 @@ import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
 from leader_jobs.clock import Clock
-from leader_jobs.exceptions import StoreRefused, StoreUnavailable
+from leader_jobs.exceptions import ConfigurationError, StoreRefused, StoreUnavailable
 from leader_jobs.stores import _etcd_wire as wire
 from leader_jobs.stores._etcd_answers import (
     FAILED_PRECONDITION,
@@ -50,12 +50,16 @@ _LOGIN_TIMEOUT: Final = 3.0
 
 @dataclass(frozen=True, slots=True)
 class _Request(Generic[T]):
-    """A call in hand: what to send where, how to read the reply, how long to wait for one."""
+    """
+    A call in hand: what to send where, how to read the reply, how long to wait for one.
+
+    Password and token stay out of its repr, which tracebacks show.
+    """
 
     path: str
-    data: bytes
+    data: bytes = field(repr=False)
     read: Callable[[wire.Json], T]
-    token: str | None
+    token: str | None = field(repr=False)
     patience: float
     repeatable: bool = True
 
@@ -291,7 +295,7 @@ class Gateway:
         Return the token to send, logging in if there is none; None without credentials.
 
         Raises:
-            StoreRefused: wrong user or password.
+            StoreRefused: wrong user or password, or a password file that can not be read.
             StoreUnavailable: no answer by *deadline*.
         """
         credentials, token = self._credentials, self._token
@@ -309,9 +313,13 @@ class Gateway:
             self._login_lock.release()
 
     def _log_in(self, credentials: Credentials, deadline: float) -> str:
-        body = json.dumps(wire.authenticate(credentials.user, credentials.read_password()))
+        try:
+            password = credentials.read_password()
+        except ConfigurationError as error:
+            raise StoreRefused(str(error)) from error
+        body = json.dumps(wire.authenticate(credentials.user, password)).encode()
         request = _Request(
-            wire.AUTHENTICATE, body.encode(), wire.read_token, token=None, patience=_LOGIN_TIMEOUT
+            wire.AUTHENTICATE, body, wire.read_token, token=None, patience=_LOGIN_TIMEOUT
         )
         try:
             return self._persist(request, deadline)
@@ -339,10 +347,18 @@ def _is_tls(error: Exception) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, TimeoutError):
-        return "timed out"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror.lower() if error.strerror.isascii() else str(error)
+    """Say in a few words what is the matter; `StoreUnavailable` strings several together."""
+    match error:
+        case TimeoutError():
+            return "timed out"
+        case ssl.SSLCertVerificationError():
+            return f"TLS: certificate verify failed: {error.verify_message}"
+        case ssl.SSLEOFError() | ConnectionResetError():
+            return "hung up without an answer; does one side alone speak TLS (etcds://)?"
+        case ssl.SSLError():
+            return f"TLS: {(error.reason or str(error)).lower().replace('_', ' ')}"
+        case OSError(strerror=str(text)):
+            return text.lower()
     return str(error) or type(error).__name__
 
 

@@ -46,13 +46,14 @@ class Channel:
 
     Attributes:
         deadline: when the operation in hand, and any later one, fails with `TimeoutError`.
+        aborted: whether somebody called `abort`.
     """
 
     def __init__(self, clock: Clock) -> None:
         self.deadline = 0.0
         self._clock = clock
+        self.aborted = False
         self._sock: socket.socket | None = None
-        self._aborted = False
         # Keeps `abort` from reaching a descriptor that is closed and already somebody else's.
         self._lock = threading.Lock()
 
@@ -89,7 +90,7 @@ class Channel:
     def _arm(self, share: int = 1) -> socket.socket:
         """Return the socket with a timeout of what is left (or of one *share* of it)."""
         left = self.deadline - self._clock.now()
-        if self._sock is None or self._aborted:
+        if self._sock is None or self.aborted:
             msg = "the connection was given up"
             raise ConnectionAbortedError(msg)
         if left <= 0:
@@ -128,7 +129,7 @@ class Channel:
     def abort(self) -> None:
         """Make the operation that blocks in another thread, and every later one, fail now."""
         with self._lock:
-            self._aborted = True
+            self.aborted = True
             if self._sock is not None:
                 # The method of the base class: SSLSocket's own drops the TLS state under the reader.
                 with suppress(OSError):
@@ -218,6 +219,11 @@ class Connection(http.client.HTTPConnection):
     def stale(self) -> bool:
         """Whether this idle connection is of no more use."""
         return self.sock is None or self._channel.stale()
+
+    @property
+    def aborted(self) -> bool:
+        """Whether it was our side that gave this connection up."""
+        return self._channel.aborted
 
     def abort(self) -> None:
         """Make whatever blocks on this connection in another thread fail now."""

@@ -85,7 +85,7 @@ class Waiter:
                     return True
                 self._gateway.leave(stream.endpoint, f"no watch: {error}")
             except (OSError, http.client.HTTPException, Unanswered) as error:
-                if not self._woken.is_set():
+                if not stream.aborted:
                     self._gateway.leave(stream.endpoint, f"watch ended: {error}")
             except (StoreError, ValueError) as error:
                 _log.info("etcd watch at %s ended: %s", stream.endpoint, error)

@@ -159,7 +159,7 @@ class Database:
         return connection
 
     def _create(self, connection: sqlite3.Connection, deadline: float) -> None:
-        # SQLite does not wait for others when it changes the journal mode, so wait here.
+        # Where another process is about to write, SQLite fails here at once whatever its timeout.
         while True:
             try:
                 connection.execute("PRAGMA journal_mode = WAL")

@@ -20,7 +20,7 @@ import threading
 import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 from leader_jobs.clock import Clock
 from leader_jobs.config import Settings
@@ -28,6 +28,7 @@ from leader_jobs.exceptions import (
     CandidacyLost,
     StoreError,
     StoreRefused,
+    StoreUnavailable,
 )
 from leader_jobs.names import check_namespace
 from leader_jobs.stores import _etcd_wire as wire
@@ -43,7 +44,8 @@ __all__ = ["EtcdStore"]
 
 _log = logging.getLogger(__name__)
 
-T = TypeVar("T")
+#: Seconds before a keepalive and a read that do not match are repeated.
+_PAIR_PAUSE: Final = 0.05
 
 
 class EtcdStore:
@@ -207,7 +209,11 @@ class EtcdStore:
             witness = self._confirm(candidacy, deadline)
             if _same_reign(lease.header, witness):
                 return float(lease.ttl)
-            self._clock.wait(threading.Event(), min(0.05, deadline - self._clock.now()))
+            left = deadline - self._clock.now()
+            if left <= _PAIR_PAUSE:
+                msg = f"etcd's members disagree; keepalives of {candidacy.id} can not be trusted"
+                raise StoreUnavailable(msg)
+            self._clock.wait(threading.Event(), _PAIR_PAUSE)
 
     def _confirm(self, candidacy: Candidacy, deadline: float) -> wire.Header:
         """Return who saw our key still there, linearizably."""

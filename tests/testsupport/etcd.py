@@ -170,6 +170,7 @@ class EtcdCluster:
         binaries: which version; the default one if None.
         tls: whose certificates to use towards clients; None for plain HTTP.
         client_certificates: whether clients must show a certificate of that authority.
+        hosts: what the servers' certificate is valid for.
         heartbeat: milliseconds; *election* is the election timeout.
         election: milliseconds. The shortest lease is 1.5 times this, in whole seconds.
         extra_args: more arguments for each member.
@@ -184,6 +185,7 @@ class EtcdCluster:
         binaries: Binaries | None = None,
         tls: Authority | None = None,
         client_certificates: bool = False,
+        hosts: Sequence[str] = ("127.0.0.1", "localhost"),
         heartbeat: int = 50,
         election: int = 500,
         extra_args: Sequence[str] = (),
@@ -191,6 +193,7 @@ class EtcdCluster:
         self.binaries = binaries or all_binaries()[0]
         self.tls = tls
         self._client_certificates = client_certificates
+        self._hosts = hosts
         self._timers = [f"--heartbeat-interval={heartbeat}", f"--election-timeout={election}"]
         self._extra_args = list(extra_args)
         self._size = size
@@ -239,7 +242,7 @@ class EtcdCluster:
         if self.binaries.has_no_fsync:
             command.append("--unsafe-no-fsync")
         if self.tls is not None:
-            pair = self.tls.issue("etcd", hosts=("127.0.0.1", "localhost"))
+            pair = self.tls.issue("etcd", hosts=self._hosts)
             command += [f"--cert-file={pair.cert}", f"--key-file={pair.key}"]
             command.append(f"--trusted-ca-file={self.tls.ca_file}")
         if self._client_certificates:

@@ -60,7 +60,9 @@ def etcd_cluster() -> Iterator[EtcdCluster]:
         yield cluster
 
 
-@pytest.fixture(scope="session", params=all_binaries() or [None], ids=str)
+@pytest.fixture(
+    scope="session", params=all_binaries() or [None], ids=lambda found: found and found.version
+)
 def each_etcd(request: pytest.FixtureRequest) -> Iterator[EtcdCluster]:
     """A healthy shared single member of each version there is: leave it healthy."""
     with EtcdCluster(binaries=request.param or _default_binaries()) as cluster:

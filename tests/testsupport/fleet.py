@@ -1,265 +1,387 @@
 """
-A fleet of real processes that stand in one election, and the verdict on what their jobs did.
+A fleet of nodes in one process, with everything real but threads, time and the network.
 
-A scenario starts nodes, does to them what happens in life, lets the fleet settle, and then reads
-what the jobs really wrote: every planned occurrence once, none twice, none missing.
+Each node has its own ledger, runner, ticks and pool. Their threads take turns: they stop before and
+after each call of the store, wherever they wait, and inside the bodies of jobs, and the test says
+who goes on. So any interleaving can be had, and the same one again.
 """
 
-import signal
-import subprocess
-import sys
+import contextlib
 import threading
-from collections import Counter, defaultdict
-from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from pathlib import Path
-from typing import Self
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import cast
 
-from leader_jobs.clock import SystemClock
-from leader_jobs.config import Settings
-from leader_jobs.leaders import Leader, find_leader
-from leader_jobs.ledger import Ledger
-from leader_jobs.records import OccurrenceRecord, State
-from leader_jobs.stores.factory import open_store
-from testsupport.job_node import JOBS
-from testsupport.parenthood import die_with_parent
+from leader_jobs.candidate import Candidate
+from leader_jobs.exceptions import CandidacyLost, CommitRefused, StoreUnavailable
+from leader_jobs.jobs import Job
+from leader_jobs.ledger import Claim, Ledger
+from leader_jobs.proposals import Proposal
+from leader_jobs.runner import JobRunner
+from leader_jobs.runpool import RunPool
+from leader_jobs.runs import Run, current_run
+from leader_jobs.stores.base import Candidacy, Limits, Record, Write
+from leader_jobs.stores.memory import MemoryStore
+from leader_jobs.term import EndReason, Term
+from leader_jobs.testing import ManualClock
+from testsupport.lockstep import Task, actor, park
+from testsupport.place import ELECTION
 
-__all__ = ["Fleet", "Node", "Verdict"]
+__all__ = ["TTL", "Commit", "FleetClock", "FleetStore", "Node"]
 
-_ELECTION = "default"
-_TESTS = Path(__file__).parents[1]
-
-
-@dataclass
-class Node:
-    """One process of the fleet."""
-
-    name: str
-    process: subprocess.Popen[bytes]
-    log: Path
-
-    def kill(self) -> None:
-        """Kill it with SIGKILL and wait for its end."""
-        self.process.kill()
-        self.process.wait(10)
-
-    def freeze(self) -> None:
-        """Stop it in its tracks."""
-        self.process.send_signal(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        """Let it go on."""
-        self.process.send_signal(signal.SIGCONT)
-
-    def terminate(self, within: float = 15.0) -> int:
-        """Ask it to end and wait; return its exit code."""
-        self.process.terminate()
-        return self.process.wait(within)
-
-    @property
-    def alive(self) -> bool:
-        """Whether the process runs."""
-        return self.process.poll() is None
+TTL = 15.0
+_VALID = 12.0
+_RENEW_EVERY = 5.0
 
 
-@dataclass
-class Verdict:
+@dataclass(frozen=True)
+class Commit:
     """
-    What became of every planned occurrence.
+    What one commit changed, and the state of the world at that moment.
 
     Attributes:
-        planned: how many there were.
-        run: how many of them ran.
-        doubled: those whose body started more often than its job allows.
-        missed: those that neither ran nor were passed over or closed by their job's policy.
-        interrupted: how many were started on a node that died, by the ledger's word.
-        passed: how many were coalesced or skipped by policy.
-        handed_back: how many the last node left claimed for a successor that never came.
+        actor: the incarnation that committed.
+        leader: the incarnation that led.
+        living: all that stood in the election.
+        before: the election's records before it.
+        after: the election's records after it.
     """
 
-    planned: int = 0
-    run: int = 0
-    interrupted: int = 0
-    passed: int = 0
-    handed_back: int = 0
-    doubled: list[str] = field(default_factory=list)
-    missed: list[str] = field(default_factory=list)
+    actor: str
+    leader: str | None
+    living: frozenset[str]
+    before: Mapping[str, Record]
+    after: Mapping[str, Record]
 
 
-class Fleet:
+@dataclass(eq=False)
+class Body:
+    """A body that is running, and how the test wants it to end."""
+
+    run: Run
+    done: bool = False
+    fails: bool = False
+
+
+class FleetClock(ManualClock):
+    """A clock on which only the test's own thread never waits."""
+
+    def wait(self, event: threading.Event, timeout: float) -> bool:
+        """Park until *event* is set or the clock was moved by *timeout* seconds."""
+        until = self.now() + timeout
+        park(lambda: event.is_set() or self.now() >= until)
+        return event.is_set()
+
+
+class FleetStore(MemoryStore):
     """
-    Starts nodes on one store, and judges them; used as a context manager.
+    The store in memory, each call of which may be interrupted before and after it has its effect.
 
     Args:
-        folder: for evidence and logs.
-        store: the store's URL, as the test itself sees it.
-        ttl: the lease time the nodes ask for, in seconds.
-        namespace: the prefix in a shared store.
+        clock: what leases and deadlines are measured on.
+        limits: what one commit may carry.
+        watch: told of every commit that changed something.
     """
 
-    def __init__(self, folder: Path, store: str, *, ttl: float, namespace: str = "fleet") -> None:
-        self.clock = SystemClock()
-        self.nodes: list[Node] = []
-        self._folder = folder
-        self._url = store
-        self._ttl = ttl
-        self._namespace = namespace
-        self._evidence = folder / "evidence"
-        self._history: dict[str, dict[int, OccurrenceRecord]] = defaultdict(dict)
-        self._settled: datetime | None = None
-        self._stack = ExitStack()
-        settings = Settings(store=store, namespace=namespace)
-        self.store = self._stack.enter_context(closing(open_store(settings, clock=self.clock)))
-        self._ledger = Ledger(self.store, _ELECTION, node="judge", owner="judge", clock=self.clock)
+    def __init__(
+        self, clock: ManualClock, *, limits: Limits, watch: Callable[[Commit], None]
+    ) -> None:
+        super().__init__(clock, limits=limits)
+        self._watch = watch
+        self._withheld: list[tuple[str, str, tuple[Write, ...], Candidacy | None]] = []
+        self.withhold_next = False
 
-    def __enter__(self) -> Self:
-        return self
+    def read(self, election: str, prefix: str, *, deadline: float) -> Mapping[str, Record]:
+        """Return the records whose keys start with *prefix*."""
+        park()
+        found = super().read(election, prefix, deadline=deadline)
+        park()
+        return found
 
-    def __exit__(self, *_: object) -> None:
-        for node in self.nodes:
-            if node.alive:
-                node.kill()
-        self._stack.close()
+    def commit(
+        self,
+        election: str,
+        writes: Sequence[Write],
+        *,
+        candidacy: Candidacy | None,
+        deadline: float,
+    ) -> int:
+        """Write a batch, or leave it under way if `withhold_next` is set."""
+        park()
+        if self.withhold_next:
+            self.withhold_next = False
+            self._withheld.append((actor(), election, tuple(writes), candidacy))
+            msg = "commit: no reply in time; the request is still under way"
+            raise StoreUnavailable(msg)
+        try:
+            return self._watched(actor(), election, writes, candidacy, deadline)
+        finally:
+            park()
 
-    def start(self, name: str, *, store: str | None = None, skew: float = 0.0) -> Node:
-        """Start a node; *store* is its own way to the store, *skew* what its wall clock is off by."""
-        log = self._folder / f"{name}.log"
-        command = [sys.executable, "-m", "testsupport.job_node", "--node", name]
-        options = {
-            "--store": store or self._url,
-            "--evidence": self._evidence,
-            "--ttl": self._ttl,
-            "--namespace": self._namespace,
-            "--skew": skew,
-        }
-        command += [str(part) for option in options.items() for part in option]
-        with log.open("ab") as output:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                cwd=_TESTS,
-                preexec_fn=die_with_parent,  # noqa: PLW1509  it calls one libc function
+    def deliver(self) -> None:
+        """Let the requests that were withheld arrive; nobody waits for the replies any more."""
+        withheld, self._withheld = self._withheld, []
+        for doer, election, writes, candidacy in withheld:
+            try:
+                self._watched(doer, election, writes, candidacy, float("inf"))
+            except (CommitRefused, StoreUnavailable):
+                continue
+
+    def _watched(
+        self,
+        doer: str,
+        election: str,
+        writes: Sequence[Write],
+        candidacy: Candidacy | None,
+        deadline: float,
+    ) -> int:
+        before = dict(self._state.registers.get(election, {}))
+        living = self.living()
+        try:
+            return super().commit(election, writes, candidacy=candidacy, deadline=deadline)
+        finally:
+            after = dict(self._state.registers.get(election, {}))
+            if after != before:
+                leader = next(iter(living), None)
+                self._watch(Commit(doer, leader, frozenset(living), before, after))
+
+    def living(self) -> list[str]:
+        """Return the incarnations that stand in the election, whoever is cut off; leader first."""
+        seats = self._electorate(self._state, ELECTION).seats.values()
+        proposals = (Proposal.decode(seat.proposal) for seat in seats)
+        return [proposal.incarnation for proposal in proposals if proposal is not None]
+
+
+class HandTimer:
+    """A `leader_jobs.runner.Timer` that rings when the node's hand comes by."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        self._clock = clock
+        self._at: datetime | None = None
+        self._stopped = False
+        self.tick: Callable[[], None] = lambda: None
+
+    def start(self, tick: Callable[[], None]) -> None:
+        """Ring now."""
+        self.tick, self._at = tick, self._clock.utcnow()
+
+    def wake_at(self, instant: datetime) -> None:
+        """Ring at *instant*."""
+        self._at = instant
+
+    def stop(self) -> None:
+        """Ring no more."""
+        self._stopped = True
+
+    def rings(self) -> bool:
+        """Whether it rings now; it does so once."""
+        rings = not self._stopped and self._at is not None and self._at <= self._clock.utcnow()
+        if rings:
+            self._at = None
+        return rings
+
+
+class SteppedPool(RunPool):
+    """A pool whose threads are tasks of a node."""
+
+    spawn: Callable[[Callable[[], object]], object]
+
+    def _dispatch(self, claim: Claim, job: Job, term: Term) -> None:
+        self.spawn(lambda: self._execute(claim, job, term))
+
+
+class Node:
+    """
+    One process: stands, renews, leads, and runs jobs; also what its runner takes for a candidate.
+
+    Args:
+        number: which process of the fleet it is.
+        store: the store.
+        clock: the clock.
+        jobs: what is deployed on it; each body runs until the test lets it end.
+        began: told of each body that begins.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        *,
+        store: FleetStore,
+        clock: FleetClock,
+        jobs: Iterable[Job],
+        began: Callable[["Node", Run], None],
+    ) -> None:
+        self.proposal = Proposal(
+            node=f"node-{number}", host="h", pid=number, version="0", incarnation=f"life-{number}"
+        )
+        self.owner = self.proposal.incarnation
+        self.jobs = tuple(replace(job, function=self._body) for job in jobs)
+        self.frozen = False
+        self.bodies: list[Body] = []
+        self.term: Term | None = None
+        self.candidacy: Candidacy | None = None
+        self._store = store
+        self._clock = clock
+        self._began = began
+        self._tasks: list[Task] = []
+        self._leading: Task | None = None
+        self._renew_at = 0.0
+        self._timer = HandTimer(clock)
+        self._ledger = Ledger(
+            store, ELECTION, node=self.proposal.node, owner=self.owner, clock=clock
+        )
+        self._runner = JobRunner(
+            candidate=cast(Candidate, self),
+            ledger=self._ledger,
+            jobs=self.jobs,
+            timer=self._new_timer,
+            pool=self._new_pool,
+            clock=clock,
+        )
+
+    def __repr__(self) -> str:
+        return f"<{self.owner}>"
+
+    def _new_timer(self) -> HandTimer:
+        self._timer = HandTimer(self._clock)
+        return self._timer
+
+    def _new_pool(
+        self, freed: Callable[[Job, bool], None], fenced: Callable[[Term], None]
+    ) -> RunPool:
+        pool = SteppedPool(self._ledger, workers=1, clock=self._clock, freed=freed, fenced=fenced)
+        pool.spawn = self._spawn
+        return pool
+
+    def _spawn(self, call: Callable[[], object]) -> Task:
+        task = Task(call, actor=self.owner)
+        self._tasks.append(task)
+        return task
+
+    def _body(self) -> None:
+        run = current_run()
+        assert run is not None
+        body = Body(run)
+        self.bodies.append(body)
+        self._began(self, run)
+        park(lambda: body.done)
+        self.bodies.remove(body)
+        if body.fails:
+            msg = "as the test wants it"
+            raise RuntimeError(msg)
+
+    # -- what the candidate's threads do ----------------------------------------------------------
+
+    def mind_the_lease(self) -> None:
+        """Stand, renew and lead, as far as it is time to and the store is there."""
+        if self.frozen:
+            return
+        try:
+            self._renew()
+            self._take_office()
+        except CandidacyLost:
+            self._end_term(EndReason.LOST)
+            self.candidacy = None
+        except StoreUnavailable:
+            self._renew_at = self._clock.now() + 1.0
+            if self.term is not None:
+                self.term.suspended = True
+
+    def _renew(self) -> None:
+        now = self._clock.now()
+        if self.term is not None and not self.term.active:
+            self.resign()
+        if self.candidacy is None:
+            self.candidacy = self._store.enrol(
+                ELECTION, self.proposal.encode(), TTL, deadline=now + _VALID
             )
-        node = Node(name, process, log)
-        self.nodes.append(node)
-        return node
+        elif now >= self._renew_at:
+            self._store.renew(self.candidacy, leading=True, deadline=now + 1.0)
+            if self.term is not None and self.term.extend(now + _VALID):
+                self.term.suspended = False
+        else:
+            return
+        self._renew_at = now + _RENEW_EVERY
 
-    # -- who leads --------------------------------------------------------------------------------
+    def _take_office(self) -> None:
+        if self._leading is not None and self._leading.over:
+            self._leading = None
+        if self.candidacy is not None and self.term is None:
+            now = self._clock.now()
+            self._store.renew(self.candidacy, leading=True, deadline=now + 1.0)
+            if self._store.standing(self.candidacy, deadline=now + 1.0).leads:
+                self.term = Term(candidacy=self.candidacy, deadline=now + _VALID, clock=self._clock)
+        term = self.term
+        if term is not None and self._leading is None:
+            self._leading = self._spawn(lambda: self._runner.run(term))
 
-    def leader(self, within: float = 20.0, *, newer_than: int = 0) -> tuple[Node, Leader]:
-        """Wait for a leader that is a node of the fleet and runs; return it and what it shows."""
-        limit = self.clock.now() + within
-        while self.clock.now() < limit and any(node.alive for node in self.nodes):
-            found = find_leader(_ELECTION, store=self.store, clock=self.clock)
-            if found is not None and found.proposal is not None and found.token > newer_than:
-                for node in self.nodes:
-                    if node.process.pid == found.proposal.pid and node.alive:
-                        return node, found
-            self.store.wait_for_change(_ELECTION, timeout=0.2)
-        msg = f"nobody leads after {within} s:\n{self.logs()}"
+    def _end_term(self, reason: EndReason) -> None:
+        if self.term is not None:
+            self.term.end(reason)
+            self.term = None
+
+    def resign(self) -> None:
+        """Give the term up by will; it stands again when it next minds its lease."""
+        self._end_term(EndReason.RESIGNED)
+        candidacy, self.candidacy = self.candidacy, None
+        if candidacy is not None:
+            with contextlib.suppress(StoreUnavailable):
+                self._store.withdraw(candidacy, deadline=self._clock.now() + 1.0)
+
+    # -- what the runner asks of a candidate ------------------------------------------------------
+
+    def lose(self, term: Term) -> None:
+        """Take note that *term* is lost."""
+        if self.term is term:
+            self.resign()
+
+    def verify(self, timeout: float) -> bool:
+        """Ask the store whether the present term leads."""
+        term, candidacy = self.term, self.candidacy
+        if term is None or candidacy is None:
+            return False
+        try:
+            standing = self._store.standing(candidacy, deadline=self._clock.now() + timeout)
+        except CandidacyLost:
+            self.lose(term)
+            return False
+        except StoreUnavailable:
+            return False
+        return standing.leads and term.active
+
+    # -- what the test asks for -------------------------------------------------------------------
+
+    def able(self) -> list[Task]:
+        """Return the threads that have something to do; a tick that is due begins one."""
+        if self.frozen:
+            return []
+        if self._timer.rings():
+            self._spawn(self._timer.tick)
+        self._tasks = [task for task in self._tasks if not task.over]
+        return [task for task in self._tasks if task.ready]
+
+    def work(self) -> None:
+        """Let all threads run until each of them waits."""
+        for _ in range(1000):
+            able = self.able()
+            if not able:
+                return
+            for task in able:
+                task.resume()
+        msg = f"{self} never comes to rest"
         raise AssertionError(msg)
 
-    def pause(self, seconds: float) -> None:
-        """Let the fleet work for a while: the passing of time is the event."""
-        self.clock.wait(threading.Event(), seconds)
+    def die(self) -> None:
+        """End as by kill -9, wherever each thread is."""
+        for task in self._tasks:
+            task.kill()
 
-    def await_run(self, token: int, within: float = 20.0) -> None:
-        """Wait until a job has run under a term not older than *token*."""
-        limit = self.clock.now() + within
-        while not any(int(line[3]) >= token for line in self._lines("begin")):
-            assert self.clock.now() < limit, f"no job ran under {token}:\n{self.logs()}"
-            self.pause(0.02)
-
-    def logs(self) -> str:
-        """Return the end of every node's log, for messages."""
-        return "\n".join(f"--- {n.name}\n{n.log.read_text()[-3000:]}" for n in self.nodes)
-
-    # -- what happened ----------------------------------------------------------------------------
-
-    def note_history(self) -> None:
-        """Keep what the ledger says now; it forgets after a hundred occurrences of a job."""
-        for job in JOBS:
-            for entry in self._ledger.history(job):
-                self._history[job][entry.sequence] = entry
-
-    def settle(self, within: float = 20.0) -> None:
-        """Wait until the leader has caught up: nothing open, every cursor of the present."""
-        limit = self.clock.now() + within
-        self._settled = start = self.clock.utcnow()
-        while not self._is_settled(start):
-            assert self.clock.now() < limit, f"not settled:\n{self._ledger.jobs()}\n{self.logs()}"
-            self.pause(0.05)
-
-    def _is_settled(self, start: datetime) -> bool:
-        records = self._ledger.jobs()
-        if set(records) != set(JOBS):
-            return False
-        past = (entry for r in records.values() for entry in r.open if entry.planned_at < start)
-        return not any(past) and all(r.cursor >= start for r in records.values())
-
-    def stop(self) -> Verdict:
-        """Let the fleet settle, stop every node gracefully, and judge."""
-        self.settle()
-        for node in self.nodes:
-            if node.alive:
-                assert node.terminate() == 0, self.logs()
-        return self.verdict()
-
-    def verdict(self) -> Verdict:
-        """Compare what was planned with what the jobs wrote and what the ledger says."""
-        self.note_history()
-        verdict = Verdict()
-        records = self._ledger.jobs()
-        for job, period in JOBS.items():
-            begun = defaultdict(list)
-            for line in self._lines("begin"):
-                if line[1] == job:
-                    begun[datetime.fromisoformat(line[2])].append(int(line[4]))
-            closed = self._closed(job)
-            instant = min([*begun, *closed])
-            while instant <= records[job].cursor:
-                self._judge(verdict, job, instant, begun[instant], closed.get(instant))
-                instant += timedelta(seconds=period)
-        return verdict
-
-    def _judge(
-        self,
-        verdict: Verdict,
-        job: str,
-        instant: datetime,
-        attempts: list[int],
-        state: State | None,
-    ) -> None:
-        verdict.planned += 1
-        verdict.run += bool(attempts)
-        verdict.interrupted += state is State.INTERRUPTED
-        verdict.passed += state in (State.SKIPPED, State.COALESCED)
-        name = f"{job} {instant.isoformat()} {attempts} {state}"
-        twice = any(times > 1 for times in Counter(attempts).values())
-        if twice or (len(attempts) > 1 and job != "rerun"):
-            verdict.doubled.append(name)
-        if state is State.CLAIMED and not attempts and self._settled and instant >= self._settled:
-            verdict.handed_back += 1
-            return
-        by_policy = state in (State.SKIPPED, State.COALESCED) and job == "latest"
-        if not attempts and not by_policy and state is not State.INTERRUPTED:
-            verdict.missed.append(name)
-
-    def _closed(self, job: str) -> dict[datetime, State]:
-        """Return what the ledger says of each instant that it closed; ranges are spelt out."""
-        closed = {}
-        for entry in self._history[job].values():
-            instant = entry.first or entry.planned_at
-            while instant <= entry.planned_at:
-                closed[instant] = entry.state
-                instant += timedelta(seconds=JOBS[job])
-        return closed
-
-    def _lines(self, word: str) -> list[list[str]]:
-        if not self._evidence.exists():
-            return []
-        lines = [line.split() for line in self._evidence.read_text().splitlines()]
-        return [line for line in lines if line[0] == word]
+    def shut_down(self) -> None:
+        """End as by two SIGTERMs: what runs is closed or handed back, then it resigns."""
+        self._runner.stop(now=True)
+        drain = self._spawn(lambda: self._runner.drain(0.0))
+        while not drain.over:
+            drain.resume()
+        self.resign()
+        self.die()

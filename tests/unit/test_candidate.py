@@ -171,7 +171,7 @@ def test_stop_withdraws_and_is_final(make: Make, store: MemoryStore) -> None:
     assert not term.active
     assert held_terms.find("e") is None
     assert find_leader("e", store=store) is None
-    assert sum((each.result() for each in waiting), []) in ([], [term])
+    assert [found for each in waiting for found in each.result()] in ([], [term])
 
 
 def test_stopping_a_standby_does_not_wait_for_its_turn(make: Make) -> None:
@@ -258,26 +258,6 @@ def test_the_child_of_a_fork_can_stand_for_itself(make: Make) -> None:
 
     assert in_forked_child(child) == "True"
     assert parent.active
-
-
-def test_a_frozen_participant_knows_at_its_first_look(store: MemoryStore) -> None:
-    """Whoever holds the interpreter past the deadline is not leader when it looks again."""
-    clock = SystemClock()
-    with Candidate("e", store=store, node="one", ttl=1.0, clock=clock) as candidate:
-        term = candidate.wait_for_term(_SOON)
-        assert term is not None
-        # No thread of this process may run meanwhile: a loop in C that keeps the interpreter.
-        before = clock.now()
-        while clock.now() - before < 1.2:
-            sum(range(10**7))
-            if not term.active:
-                break
-        store.cut()
-        limit = clock.now() + 2.0
-        while term.active and clock.now() < limit:
-            pass
-
-        assert not term.active
 
 
 def test_several_elections_in_one_process_are_independent(store: MemoryStore) -> None:

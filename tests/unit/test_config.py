@@ -311,12 +311,12 @@ def test_no_secret_is_shown() -> None:
         ("etcd://h1:2379,h2:2379", "etcd://h1:2379,h2:2379"),
         ("etcd://root:hunter2@h1:2379", "etcd://***@h1:2379"),
         ("etcd://root:p@ss@h1:2379", "etcd://***@h1:2379"),
-        ("etcd://[root:hunter2@h1", "***"),
+        ("etcd://root:pa/ss@h1:2379/x", "etcd://***@h1:2379/x"),
         (STORE, STORE),
     ],
 )
 def test_redact(url: str, shown: str) -> None:
-    """Whatever stands before the last ``@`` of the host part is hidden."""
+    """Whatever stands before the last ``@`` is hidden."""
     assert redact(url) == shown
 
 
