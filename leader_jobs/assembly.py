@@ -85,14 +85,32 @@ def job_part(
 
 
 class CommandWork:
-    """A command as the work of a part; see `leader_jobs.command`."""
+    """
+    A command as the work of a part; see `leader_jobs.command`.
 
-    def __init__(self, runner: CommandRunner) -> None:
+    Args:
+        runner: runs the command.
+        store: where the term is held. As long as the command lives, a store that sees processes
+            does not take this node for dead, so that there are never two of the command.
+    """
+
+    def __init__(self, runner: CommandRunner, store: Store) -> None:
         self.runner = runner
+        self._store = store
+        self._done = False
+
+    @property
+    def exit_status(self) -> int:
+        """What the command ended with, if it ended for good by itself; 0 if it was stopped."""
+        status = self.runner.last_exit if self._done else None
+        # As shells report a command that was ended by a signal.
+        return 0 if status is None else status if status >= 0 else 128 - status
 
     def run(self, term: Term) -> bool:
         """Run the command while *term* lasts; False when it is done for good."""
-        return self.runner.run(term) is not Outcome.DONE
+        hold = self._store.lifeline(term.candidacy)
+        self._done = self.runner.run(term, hold=hold) is Outcome.DONE
+        return not self._done
 
     def stop(self, *, now: bool = False) -> None:
         """End the command; with *now*, at once."""
@@ -127,4 +145,4 @@ def command_part(
         grace=settings.grace,
     )
     candidate = _candidate(settings, settings.election, store, clock, observers)
-    return Part(candidate, CommandWork(runner))
+    return Part(candidate, CommandWork(runner, store))

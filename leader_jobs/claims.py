@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from typing import Final, Protocol
 
 from leader_jobs.clock import Clock
-from leader_jobs.exceptions import Conflict, StoreUnavailable
+from leader_jobs.exceptions import Conflict, Fenced, StoreError
 from leader_jobs.ledger import Claim, Ledger, Versioned, history
 from leader_jobs.occurrences import Policy, next_due, occurrence_id, plan
 from leader_jobs.records import (
@@ -36,6 +36,8 @@ _log = logging.getLogger(__name__)
 _RECHECK: Final = 1.0
 _TOO_LATE: Final = "window"
 _AHEAD: Final = timedelta(seconds=1)
+#: How many occurrences of one job may be open, so that all of them can be closed in one commit.
+_MOST_OPEN: Final = 100
 
 
 class PlannedJob(Protocol):
@@ -151,6 +153,9 @@ class Claims:
                 claims.extend(claim for unit in batch for claim in self._accept(unit))
             else:
                 unsettled = True
+        # Not before: had a commit been fenced, nobody would start, nor ever let go, of these.
+        for claim in claims:
+            self._ledger.take(claim)
         return Tick(tuple(claims), unsettled)
 
     def look_again(self, job: str) -> None:
@@ -194,25 +199,34 @@ class Claims:
                 open=() if record is None else record.open,
             )
         unit = _Unit(record, found.version, now, changed=record is not found.record)
-        for entry in record.open:
-            if not self._ledger.holds(job.name, entry.sequence):
-                self._recover(unit, job, entry, now)
+        self._recover_all(unit, job, now)
         self._plan(unit, job, now)
         return unit
+
+    def _recover_all(self, unit: _Unit, job: PlannedJob, now: datetime) -> None:
+        """Decide about the open occurrences that are not in the hands of this process."""
+        loose = [e for e in unit.record.open if not self._ledger.holds(job.name, e.sequence)]
+        alive = [entry for entry in loose if self._runs_elsewhere(entry)]
+        if alive:
+            self._elsewhere.add(job.name)
+            if not job.policy.overlap:
+                return  # what else is open has to wait for the end of that run
+        for entry in loose:
+            if entry not in alive:
+                self._recover(unit, job, entry, now)
 
     def _recover(
         self, unit: _Unit, job: PlannedJob, entry: OccurrenceRecord, now: datetime
     ) -> None:
-        """Decide about an open occurrence that is not in the hands of this process."""
+        """Decide about an open occurrence that nobody works on."""
+        window = job.policy.window
+        late = window is not None and now - entry.planned_at > window
         if entry.state is State.CLAIMED:
-            window = job.policy.window
-            if window is not None and now - entry.planned_at > window:
+            if late:
                 self._close(unit, entry.closed(State.SKIPPED, now, _TOO_LATE))
             else:
                 unit.claims.append((entry.sequence, entry.planned_at, entry.attempt))
-        elif entry.owner != self._ledger.owner and self._lives(entry.owner):
-            self._elsewhere.add(job.name)
-        elif job.rerun_on_crash:
+        elif job.rerun_on_crash and not late:
             unit.record = unit.record.with_open(entry.again())
             unit.claims.append((entry.sequence, entry.planned_at, entry.attempt + 1))
             unit.changed = True
@@ -221,10 +235,12 @@ class Claims:
                 unit, entry.closed(State.INTERRUPTED, now, "the process that ran it is gone")
             )
 
-    def _lives(self, owner: str) -> bool:
+    def _runs_elsewhere(self, entry: OccurrenceRecord) -> bool:
+        if entry.state is not State.STARTED or entry.owner == self._ledger.owner:
+            return False
         if self._living is None:
             self._living = self._ledger.living()
-        return owner in self._living
+        return entry.owner in self._living
 
     def _close(self, unit: _Unit, entry: OccurrenceRecord) -> None:
         unit.record = unit.record.without(entry.sequence)
@@ -234,9 +250,14 @@ class Claims:
     def _plan(self, unit: _Unit, job: PlannedJob, now: datetime) -> None:
         record = unit.record
         self._warn_of_the_future(record, now)
-        planned = plan(
-            job.schedule, job.policy, cursor=record.cursor, now=now, busy=bool(record.open)
-        )
+        room = _MOST_OPEN - len(record.open)
+        if room <= 0:
+            self._elsewhere.add(job.name)
+            return  # what is due stays due; bodies that never end may not fill the store
+        policy = job.policy
+        if room < policy.max_burst:
+            policy = replace(policy, max_burst=room)
+        planned = plan(job.schedule, policy, cursor=record.cursor, now=now, busy=bool(record.open))
         token, node = self._term.token, self._ledger.node
         for passed in planned.passed:
             record, entry = record.pass_over(passed, token=token, node=node, now=now)
@@ -284,7 +305,9 @@ class Claims:
             _log.info("claiming again, for %s", conflict)
             self._ledger.forget(names)
             return False
-        except StoreUnavailable as error:
+        except Fenced:
+            raise
+        except StoreError as error:
             # Perhaps it was written: then the records, read again, show our claims as open.
             _log.warning("not known whether %d jobs were claimed: %s", len(names), error)
             self._ledger.forget(names)
@@ -294,7 +317,7 @@ class Claims:
         return True
 
     def _accept(self, unit: _Unit) -> Iterator[Claim]:
-        """Note that the unit stands in the store, and yield its claims."""
+        """Note that the unit stands in the store, and yield what it claims."""
         job = self._jobs[unit.record.job]
         due = next_due(job.schedule, unit.record.cursor)
         # Still due after a look means put off until a run ends; `look_again` brings it back.
@@ -308,7 +331,6 @@ class Claims:
                 attempt=attempt,
                 token=self._term.token,
             )
-            self._ledger.take(claim)
             yield claim
 
 

@@ -187,7 +187,7 @@ def leader_only(
     def decorate(body: Callable[..., Any]) -> Callable[..., Any]:
         label = name or f"{body.__module__}.{body.__qualname__}"
         if schedule is not None:
-            check_job(label)
+            _check_name(label, given=name is not None)
         guarded = _guard(body, label, election, standby)
         if schedule is not None:
             code = inspect.unwrap(body).__code__
@@ -250,6 +250,16 @@ def _why_not(election: str) -> str | None:
     if term is None:
         return f"this node does not lead election {election!r}"
     return None if term.may_start else f"the term of election {election!r} is in doubt"
+
+
+def _check_name(label: str, *, given: bool) -> None:
+    try:
+        check_job(label)
+    except ConfigurationError as error:
+        if given:
+            raise
+        msg = f"{error}; a function that is not at the top of its module needs name="
+        raise ConfigurationError(msg) from None
 
 
 def _schedule(

@@ -11,7 +11,8 @@ it started in an earlier term. What is due, and claiming it, is `leader_jobs.cla
 
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
@@ -115,16 +116,16 @@ class Ledger:
 
     def history(self, job: str) -> list[OccurrenceRecord]:
         """Read what is kept of the occurrences of *job*, the open ones included, oldest first."""
+        # The open ones first: what is closed between the two reads is seen twice, not missed.
+        found = self._read(job_key(job)).get(job)
+        record = found.record if isinstance(found, Versioned) else None
+        entries = {entry.sequence: entry for entry in (record.open if record is not None else ())}
         rows = self.store.read(self.election, history_prefix(job), deadline=self._limit())
-        entries = []
         for row in rows.values():
-            try:
-                entries.append(OccurrenceRecord.decode(row.value))
-            except UnreadableRecord:
-                continue
-        record = self.jobs().get(job)
-        entries.extend(record.open if record is not None else ())
-        return sorted(entries, key=lambda entry: entry.sequence)
+            with suppress(UnreadableRecord):
+                entry = OccurrenceRecord.decode(row.value)
+                entries[entry.sequence] = entry
+        return [entries[sequence] for sequence in sorted(entries)]
 
     def living(self) -> frozenset[str]:
         """Return the incarnations that stand in the election now; runs of others are dead."""
@@ -141,7 +142,8 @@ class Ledger:
         """
         names = tuple(names)
         with self._lock:
-            missing = [name for name in names if name not in self._known]
+            loaded = {name: self._known[name] for name in names if name in self._known}
+        missing = [name for name in names if name not in loaded]
         if missing:
             fresh = self._read(job_key(missing[0]) if len(missing) == 1 else JOBS_PREFIX)
             with self._lock:
@@ -150,9 +152,9 @@ class Ledger:
                     found = fresh.get(name, Versioned(None, ABSENT))
                     # A change made while we read is newer than what we read.
                     if not isinstance(known, Versioned) or _is_newer(found, known):
-                        self._known[name] = found
-        with self._lock:
-            return {name: self._known.get(name, Versioned(None, ABSENT)) for name in names}
+                        self._known[name] = known = found
+                    loaded[name] = known
+        return loaded
 
     def forget(self, names: Iterable[str] | None = None) -> None:
         """Put what is remembered of the jobs *names* (all if None) in doubt: it is read again."""
@@ -200,8 +202,8 @@ class Ledger:
         """
 
         def starting(record: JobRecord) -> Change:
-            entry = record.find(claim.sequence)
-            if entry is None or entry.attempt != claim.attempt:
+            entry = _claimed(record, claim)
+            if entry is None:
                 return None
             if entry.state is State.STARTED:
                 # Ours: the reply to an earlier try was lost. Nobody else writes our incarnation.
@@ -242,10 +244,20 @@ class Ledger:
             again: True if the body was started: what follows is another attempt.
 
         Returns:
-            False if the record does not name this process as the one that runs it.
+            False if it is not this process's to hand back: another one runs it, or it is closed.
+
+        Raises:
+            StoreUnavailable: not known whether it was handed back; call again.
+
+        After True no earlier `start` of *claim* can come true any more, however late the store gets
+        to see it.
         """
 
         def releasing(record: JobRecord) -> Change:
+            claimed = _claimed(record, claim)
+            if claimed is not None and claimed.state is State.CLAIMED:
+                # Nothing to change, but a start may still be on its way: a new version refuses it.
+                return replace(record), ()
             entry = self._ours(record, claim)
             if entry is None:
                 return None
@@ -255,14 +267,10 @@ class Ledger:
         return self._change(claim.job, releasing, None)
 
     def _ours(self, record: JobRecord, claim: Claim) -> OccurrenceRecord | None:
-        entry = record.find(claim.sequence)
-        ours = (
-            entry is not None
-            and entry.state is State.STARTED
-            and entry.owner == self.owner
-            and entry.attempt == claim.attempt
-        )
-        return entry if ours else None
+        entry = _claimed(record, claim)
+        if entry is None or entry.state is not State.STARTED or entry.owner != self.owner:
+            return None
+        return entry
 
     def _change(self, job: str, change: Callable[[JobRecord], Change], term: Term | None) -> bool:
         """Apply *change* to the record of *job* until no other change comes between."""
@@ -314,7 +322,7 @@ class Ledger:
         for key, row in rows.items():
             name = key.removeprefix(JOBS_PREFIX)
             try:
-                found[name] = Versioned(JobRecord.decode(row.value), row.version)
+                found[name] = Versioned(_decode(name, row.value), row.version)
             except UnreadableRecord as error:
                 found[name] = error
         return found
@@ -324,8 +332,33 @@ class Ledger:
 
 
 def history(job: str, closed: Iterable[OccurrenceRecord]) -> list[Write]:
-    """Return the writes that move *closed* occurrences into the history of *job*."""
-    return [Write(history_key(job, entry.sequence), entry.encode()) for entry in closed]
+    """
+    Return the writes that move *closed* occurrences into the history of *job*.
+
+    Where several fall on one place of the ring, the newest has it: a commit names a key once.
+    """
+    places = {history_key(job, entry.sequence): entry for entry in sorted(closed, key=_by_sequence)}
+    return [Write(key, entry.encode()) for key, entry in places.items()]
+
+
+def _by_sequence(entry: OccurrenceRecord) -> int:
+    return entry.sequence
+
+
+def _decode(name: str, raw: bytes) -> JobRecord:
+    record = JobRecord.decode(raw)
+    if record.job != name:
+        msg = f"it says that it is of job {record.job!r}"
+        raise UnreadableRecord(msg)
+    return record
+
+
+def _claimed(record: JobRecord, claim: Claim) -> OccurrenceRecord | None:
+    """Return the open occurrence that *claim* is of, if it is still at that attempt."""
+    entry = record.find(claim.sequence)
+    # A record that was removed, or came back from a backup, counts again from where it was.
+    same = (claim.planned_at, claim.attempt)
+    return entry if entry is not None and (entry.planned_at, entry.attempt) == same else None
 
 
 def _is_newer(found: Versioned | UnreadableRecord, known: Versioned) -> bool:

@@ -120,10 +120,12 @@ class OccurrenceRecord:
                 if values.get(key) is not None:
                     values[key] = _instant(values[key])
             values["state"] = State(values["state"])
-            return cls(**values)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            record = cls(**values)
+            _check_kinds(record)
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
             msg = f"not an occurrence record this version can read ({error})"
             raise UnreadableRecord(msg) from None
+        return record
 
     def starting(self, *, token: int, node: str, owner: str, now: datetime) -> Self:
         """Return the record of this occurrence as its body is about to start."""
@@ -132,8 +134,8 @@ class OccurrenceRecord:
         )
 
     def closed(self, state: State, now: datetime, reason: str = "") -> Self:
-        """Return the record of this occurrence as it ends in *state*."""
-        return replace(self, state=state, ended_at=now, reason=reason[:500])
+        """Return the record of this occurrence as it ends in *state*; the reason on one line."""
+        return replace(self, state=state, ended_at=now, reason=" ".join(reason.split())[:500])
 
     def back(self) -> Self:
         """Return the record of this occurrence as it was before its body was to start."""
@@ -174,17 +176,15 @@ class JobRecord:
         """Read a record back; raise `UnreadableRecord` if that is not certain."""
         found = _load(raw)
         try:
-            return cls(
-                job=found["job"],
-                schedule=found["schedule"],
-                words=found["words"],
-                cursor=_instant(found["cursor"]),
-                sequence=int(found.get("sequence", 0)),
-                open=tuple(OccurrenceRecord.read(entry) for entry in found["open"]),
-            )
-        except (KeyError, TypeError, ValueError) as error:
+            values = {key: value for key, value in found.items() if key != "v"}
+            values["cursor"] = _instant(values["cursor"])
+            values["open"] = tuple(OccurrenceRecord.read(entry) for entry in values["open"])
+            record = cls(**values)
+            _check_kinds(record)
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             msg = f"not a job record this version can read ({error})"
             raise UnreadableRecord(msg) from None
+        return record
 
     def find(self, sequence: int) -> OccurrenceRecord | None:
         """Return the open occurrence number *sequence*, or None."""
@@ -250,6 +250,16 @@ def _plain(record: OccurrenceRecord | JobRecord) -> dict[str, Any]:
             value = (value if value.tzinfo is UTC else value.astimezone(UTC)).isoformat()
         plain[name] = value
     return plain
+
+
+def _check_kinds(record: OccurrenceRecord | JobRecord) -> None:
+    """Raise `TypeError` if a field is not of the kind it is declared to be."""
+    for field in fields(record):
+        kind: Any = tuple if field.name == "open" else field.type
+        value = getattr(record, field.name)
+        if not isinstance(value, kind):
+            msg = f"{field.name} can not be a {type(value).__name__}"
+            raise TypeError(msg)
 
 
 def _dump(plain: dict[str, Any]) -> bytes:

@@ -78,6 +78,11 @@ class JobRunner:
         self._ticker: Ticker | None = None
         self._stopping = threading.Event()
 
+    @property
+    def exit_status(self) -> int:
+        """0: how single runs ended is in the ledger."""
+        return 0
+
     def run(self, term: Term) -> bool:
         """
         Run what falls due until *term* ends or `stop` is called.
@@ -213,11 +218,13 @@ class Ticker:
     def _is_clock_steady(self) -> bool:
         """After a jump of the wall clock, act only if the store says that we lead."""
         offset = self._wall_offset()
-        jump, self._offset = offset - self._offset, offset
-        if abs(jump) < _JUMP:
-            return True
-        _log.warning("the wall clock jumped by %+.1f s; asking the store before going on", jump)
-        return self._candidate.verify(_ASK)
+        jump = offset - self._offset
+        if abs(jump) >= _JUMP:
+            _log.warning("the wall clock jumped by %+.1f s; asking the store before going on", jump)
+            if not self._candidate.verify(_ASK):
+                return False
+        self._offset = offset
+        return True
 
     def _wall_offset(self) -> float:
         return self._clock.utcnow().timestamp() - self._clock.now()

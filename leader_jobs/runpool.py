@@ -11,6 +11,7 @@ import asyncio
 import inspect
 import logging
 import threading
+import traceback
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final
 
 from leader_jobs.clock import Clock
-from leader_jobs.exceptions import Fenced, LeaderJobsError, StoreUnavailable
+from leader_jobs.exceptions import Fenced, LeaderJobsError, StoreError
 from leader_jobs.jobs import Job
 from leader_jobs.ledger import Claim, Ledger
 from leader_jobs.records import State
@@ -137,13 +138,13 @@ class RunPool:
         except Exception:  # noqa: BLE001  one run's trouble may not end the thread of all
             _log.exception("job %s (%s): not run as planned", claim.job, claim.planned_at)
         finally:
-            self._ledger.let_go(claim)
             self._go_on(claim, job, ran)
 
     def _go_on(self, claim: Claim, job: Job, ran: bool) -> None:
-        """Start what waits behind *claim*, which is dealt with."""
+        """Let go of *claim*, which is dealt with, and start what waits behind it."""
         following = None
         with self._changed:
+            self._ledger.let_go(claim)
             self._running.pop(claim, None)
             self._changed.notify_all()
             queue = self._queues.get(job.name)
@@ -159,14 +160,14 @@ class RunPool:
 
     def _begin(self, claim: Claim, job: Job, term: Term) -> bool:
         """Record the start; True only if the body may start now, here, and nowhere else."""
+        with self._changed:
+            self._running[claim] = job  # from here on, for `drain` to wait for a start under way
         try:
             ours = self._record_start(claim, term)
         except Fenced:
             self._fenced(term)
             ours = None
-        if ours and term.active:
-            with self._changed:
-                self._running[claim] = job
+        if ours and term.active and not self._closing.is_set():
             return True
         if ours is not False:
             # Perhaps recorded as started, certainly not started: whoever leads shall start it.
@@ -180,9 +181,12 @@ class RunPool:
             if not term.suspended:
                 try:
                     return self._ledger.start(claim, term)
-                except StoreUnavailable as error:
+                except Fenced:
+                    raise
+                except StoreError as error:
+                    if ours is not None:
+                        _log.warning("job %s: its start is not recorded yet: %s", claim.job, error)
                     ours = None
-                    _log.warning("job %s: its start is not recorded yet: %s", claim.job, error)
             self._clock.wait(term.ended, _RETRY)
         return ours
 
@@ -203,7 +207,7 @@ class RunPool:
                     asyncio.run(result)
         except BaseException as error:  # noqa: BLE001  not even SystemExit may end a worker thread
             _log.exception("job %s (%s) failed", claim.job, claim.planned_at)
-            return State.FAILED, f"{type(error).__name__}: {error}"
+            return State.FAILED, "".join(traceback.format_exception_only(error))
         return State.SUCCEEDED, ""
 
     def _end(self, claim: Claim, state: State, reason: str) -> None:

@@ -27,6 +27,11 @@ _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 class Work(Protocol):
     """What is done while a candidate leads."""
 
+    @property
+    def exit_status(self) -> int:
+        """What a process that did this work should exit with."""
+        ...
+
     def run(self, term: Term) -> bool:
         """Work until *term* ends or `stop` is called; False if there is nothing left to do."""
         ...
@@ -64,6 +69,7 @@ class Service:
         self._wakeups: queue.SimpleQueue[int | None] = queue.SimpleQueue()
         self._stopping = False
         self._drained = True
+        self._failure: Exception | None = None
 
     def run(self) -> bool:
         """
@@ -72,6 +78,9 @@ class Service:
         Returns:
             Whether all work had ended. If not, threads of it are still alive, and a process that
             wants to end should not wait for them.
+
+        Raises:
+            Exception: what one of the parts failed with, after all of them were stopped.
         """
         threads = [
             threading.Thread(target=self._lead, args=(part,), name=part.candidate.election)
@@ -81,6 +90,8 @@ class Service:
             for thread in threads:
                 thread.start()
             self._wait(threads)
+        if self._failure is not None:
+            raise self._failure
         return self._drained
 
     def stop(self) -> None:
@@ -93,17 +104,21 @@ class Service:
             number = self._wakeups.get()
             if number is None:
                 left -= 1
-                asked = max(asked, 1)
+                if asked:
+                    continue
             else:
-                asked += 1
-                how = "finishing what runs, then resigning" if asked == 1 else "stopping at once"
+                how = "stopping at once" if asked else "finishing what runs, then resigning"
                 _log.info("%s: %s", signal.Signals(number).name, how)
-            self._stopping = True
-            for part in self._parts:
-                part.work.stop(now=asked > 1)
-                part.candidate.release()
+            asked += 1
+            self._stop_parts(now=asked > 1)
         for thread in threads:
             thread.join()
+
+    def _stop_parts(self, *, now: bool) -> None:
+        self._stopping = True
+        for part in self._parts:
+            part.work.stop(now=now)
+            part.candidate.release()
 
     def _lead(self, part: Part) -> None:
         try:
@@ -113,9 +128,8 @@ class Service:
                     break
             if not part.work.drain(self._grace):
                 self._drained = False
-        except Exception:  # noqa: BLE001  one election's trouble must not leave the others unstoppable
-            _log.exception("election %r: this node's part failed", part.candidate.election)
-            self._drained = False
+        except Exception as error:  # noqa: BLE001  raised by `run`, when the other parts have ended
+            self._failure = error
         finally:
             part.candidate.stop()
             self._wakeups.put(None)

@@ -12,6 +12,7 @@ the election is held in ``BASE_DIR/leader-jobs.sqlite3``: right for one host, an
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 from django.conf import settings as django_settings
 
@@ -43,4 +44,6 @@ def load_settings(**arguments: Any) -> Settings:
 
 def _default_store() -> dict[str, str]:
     base = getattr(django_settings, "BASE_DIR", None)
-    return {} if base is None else {"STORE": f"sqlite:///{Path(base).absolute() / _FILE}"}
+    return (
+        {} if base is None else {"STORE": f"sqlite:///{quote(str(Path(base).absolute() / _FILE))}"}
+    )

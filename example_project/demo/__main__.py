@@ -7,10 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    pass
+from typing import Final
 
 _NODES: Final = ("node-1", "node-2", "node-3")
 
@@ -32,9 +29,12 @@ def main() -> int:
 
     # Only now: these need the settings.
     from demo.script import Timetable
-    from demo.show import run
+    from demo.show import INTERRUPTED, run
 
-    return run(folder, Timetable(options.ttl, options.calm), _NODES, stay=options.stay)
+    try:
+        return run(folder, Timetable(options.ttl, options.calm), _NODES, stay=options.stay)
+    except KeyboardInterrupt:  # a second one, while nodes were being stopped: they are killed
+        return INTERRUPTED
 
 
 def _configure(folder: Path, ttl: float) -> None:

@@ -120,7 +120,9 @@ class Script:
         """
         order = [c.proposal.pid for c in reversed(self._observer.candidates()) if c.proposal]
         for pid in order:
-            self._stop(self._cast.of_pid(pid))
+            node = self._cast.of_pid(pid)
+            node.send(signal.SIGTERM)
+            _check_end(node)
         self._observer.look()
 
     # -- the acts ---------------------------------------------------------------------------------
@@ -161,7 +163,7 @@ class Script:
         gone = self._exit("SIGTERM", lambda node: node.send(signal.SIGTERM))
         self._say("   proves: a deploy finishes what runs, resigns, and nobody waits for a lease")
         self._succession(gone, _NEXT_IN_LINE)
-        self._stop(gone.node)
+        _check_end(gone.node)
         self._say(f"{gone.node.name} ended with exit code 0")
         self._return(gone.node)
         self._watch(self._times.calm)
@@ -248,14 +250,6 @@ class Script:
         node.start()
         self._say(f"{node.name} is started again (pid {node.pid}): last in line")
 
-    def _stop(self, node: Node) -> None:
-        node.send(signal.SIGTERM)
-        code = node.wait(_STOP_WITHIN)
-        if code != 0:
-            what = "did not stop" if code is None else f"ended with exit code {code}"
-            msg = f"{node.name} {what} within {_STOP_WITHIN:g} s of SIGTERM"
-            raise PlayFailed(msg)
-
     def _await(self, limit: float, condition: Callable[[], bool], what: str) -> None:
         if not self._watch(limit, condition):
             msg = f"within {limit:g} s, nobody {what}"
@@ -274,6 +268,17 @@ class Script:
 
     def _say(self, text: str) -> None:
         self._screen.say(text)
+
+
+def _check_end(node: Node) -> None:
+    """Wait for the end of a node that was asked to stop; complain if it is not a good one."""
+    code = node.wait(_STOP_WITHIN)
+    if code != 0:
+        what = f"ended with exit code {code}"
+        if code is None:
+            what = f"runs on {_STOP_WITHIN:g} s after SIGTERM"
+        msg = f"{node.name} {what}"
+        raise PlayFailed(msg)
 
 
 def _is_writable(database: Path) -> bool:

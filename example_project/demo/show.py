@@ -23,10 +23,11 @@ from leader_jobs.clock import SystemClock
 from leader_jobs.exceptions import StoreError
 from leader_jobs.jobs import registry
 
-__all__ = ["run"]
+__all__ = ["INTERRUPTED", "run"]
 
 _LAST_LINES: Final = 30
-_INTERRUPTED: Final = 130
+#: The exit code after a Ctrl-C that cut the play short.
+INTERRUPTED: Final = 130
 
 
 def run(folder: Path, times: Timetable, names: Sequence[str], *, stay: bool) -> int:
@@ -57,7 +58,7 @@ def run(folder: Path, times: Timetable, names: Sequence[str], *, stay: bool) -> 
                         script.stay()
             except KeyboardInterrupt:
                 interrupted = not stay
-                screen.say("interrupted: stopping all nodes")
+                screen.say("Ctrl-C: stopping all nodes")
             except (PlayFailed, StoreError) as error:
                 wrong.append(str(error))
             try:
@@ -67,7 +68,7 @@ def run(folder: Path, times: Timetable, names: Sequence[str], *, stay: bool) -> 
         wrong += _judge(observer)
     if not wrong:
         shutil.rmtree(folder)
-        return _INTERRUPTED if interrupted else 0
+        return INTERRUPTED if interrupted else 0
     _show_logs(folder)
     print(f"NOT AS PROMISED: {'; '.join(wrong)} (logs and databases are kept in {folder})")
     return 1

@@ -148,6 +148,11 @@ class LockFile:
         """Whether this object, in this process, still holds the lock."""
         return self._close.alive
 
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """The descriptor that holds the lock, for a process that is to hold it too; or none."""
+        return (self._fd,) if self.held else ()
+
     def release(self) -> None:
         """Give up the lock, also for copies that other processes may have; leave the file."""
         if self.held:

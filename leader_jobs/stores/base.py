@@ -195,6 +195,16 @@ class Store(Protocol):
         """Make the `wait` on this candidacy that is under way, or else the next one, return now."""
         ...
 
+    def lifeline(self, candidacy: Candidacy) -> tuple[int, ...]:
+        """
+        Return the file descriptors by which the store knows that the candidate's process lives.
+
+        A helper process that keeps copies of them open keeps the candidacy from being taken for
+        dead, within its lease, until it ends too; `withdraw` is not held up by it. Empty where the
+        store does not see processes.
+        """
+        ...
+
     def withdraw(self, candidacy: Candidacy, *, deadline: float) -> None:
         """
         Give the candidacy up so that the next in line leads at once; harmless if it is gone.

@@ -276,6 +276,10 @@ class EtcdStore:
     def _new_waiter(self) -> Waiter:
         return Waiter(self._gateway, clock=self._clock, call_timeout=self._call_timeout)
 
+    def lifeline(self, candidacy: Candidacy) -> tuple[int, ...]:
+        """Return nothing: this store sees leases, not processes."""
+        return ()
+
     def withdraw(self, candidacy: Candidacy, *, deadline: float) -> None:
         """
         Give the candidacy up: delete its key if it is still the one we put, then its lease.

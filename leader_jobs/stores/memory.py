@@ -183,6 +183,10 @@ class MemoryStore:
                 seat.woken = True
                 seat.bell.set()
 
+    def lifeline(self, candidacy: Candidacy) -> tuple[int, ...]:
+        """Return nothing: this store sees leases, not processes."""
+        return ()
+
     def withdraw(self, candidacy: Candidacy, *, deadline: float) -> None:
         """Give the candidacy up; harmless if it is gone."""
         with self._call("withdraw", deadline, candidacy) as state:

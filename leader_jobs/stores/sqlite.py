@@ -172,6 +172,11 @@ class SqliteStore:
         if place is not None:
             place.wake.set()
 
+    def lifeline(self, candidacy: Candidacy) -> tuple[int, ...]:
+        """Return the descriptor of the candidate's locked file."""
+        place = self._place(candidacy)
+        return () if place is None else place.lock.descriptors
+
     def withdraw(self, candidacy: Candidacy, *, deadline: float) -> None:
         """Give up a candidacy of this process; of any other, do nothing. See `Store.withdraw`."""
         place = self._place(candidacy)

@@ -200,10 +200,14 @@ class TestStop:
             family.extend(diary.number() for _ in range(3))
             os.kill(os.getpid(), signal.SIGINT)
 
-        interrupting = Background(interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            runner.run(new_term())
-        interrupting.result()
+        previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            interrupting = Background(interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                runner.run(new_term())
+            interrupting.result()
+        finally:
+            signal.signal(signal.SIGINT, previous)
         assert not any(map(is_alive, family))
 
 

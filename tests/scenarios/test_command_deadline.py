@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from leader_jobs._life import End, Life, Schedule
 from leader_jobs.clock import SystemClock
 from leader_jobs.command import Outcome, Restart
 from leader_jobs.config import Timing
@@ -119,6 +120,16 @@ class TestTheEndOfTheTerm:
             runner = new_runner(diary, "echo ran > $DIARY")
             assert runner.run(term) is Outcome.TERM_OVER
             assert runner.last_exit is None
+        assert diary.is_silent(during=0.0)
+
+    def test_a_keeper_that_comes_too_late_starts_nothing(self, diary: Diary) -> None:
+        """The term may have come to its end while the keeper was being started."""
+        late = Schedule(stop_at=clock.now(), kill_at=clock.now() + 5.0)
+        argv = ["sh", "-c", f"echo ran > {diary.path}"]
+        with Life(argv, dict(os.environ), schedule=late, grace=5.0, hold=()) as life:
+            while life.listen(timeout=10.0):
+                pass
+        assert life.end == End(None, signalled=True)
         assert diary.is_silent(during=0.0)
 
     def test_a_stopped_process_can_still_end_well(self, diary: Diary) -> None:

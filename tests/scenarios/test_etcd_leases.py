@@ -1,5 +1,6 @@
 """Leases and candidacies on real servers of every version there is."""
 
+import re
 from collections.abc import Callable
 
 import pytest
@@ -20,9 +21,9 @@ CLOCK = SystemClock()
 
 
 def leases(cluster: EtcdCluster) -> set[str]:
-    """Return the ids of all leases of the cluster."""
-    lines = cluster.etcdctl("lease", "list").split()
-    return {line for line in lines if line.isalnum() and not line.isalpha()}
+    """Return the ids of all leases of the cluster, as candidacies spell them."""
+    found = re.findall(r"\b[0-9a-f]{16}\b", cluster.etcdctl("lease", "list"))
+    return {f"{int(lease, 16):x}" for lease in found}
 
 
 def test_the_life_of_a_candidacy(

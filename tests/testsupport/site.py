@@ -1,6 +1,7 @@
 """A small Django site made for one test, and the commands run in it as real processes."""
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -25,6 +26,7 @@ def tidy():
 
 _SETTINGS: Final = """
 SECRET_KEY = "only for tests"
+DEBUG = True
 USE_TZ = True
 INSTALLED_APPS = ["django_leader_jobs", "errands"]
 LEADER_JOBS = {settings!r}
@@ -32,7 +34,7 @@ LEADER_JOBS = {settings!r}
 
 
 class RunningCommand:
-    """A management command under way; its standard error goes to a file that a test can await."""
+    """A management command under way; its standard error can be awaited line by line."""
 
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self.process = process
@@ -102,7 +104,8 @@ class Site:
             try:
                 yield RunningCommand(process)
             finally:
-                process.kill()
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGKILL)  # also what runserver started
 
     def _command(self, arguments: tuple[str, ...]) -> list[str]:
         return [sys.executable, "-m", "django", *arguments]

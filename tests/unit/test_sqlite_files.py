@@ -1,5 +1,6 @@
 """Where the embedded store's files may lie, and whose locks are held."""
 
+import fcntl
 import os
 import re
 from pathlib import Path
@@ -127,6 +128,17 @@ def test_a_lock_is_seen_until_it_is_released(tmp_path: Path) -> None:
 
     assert (lock.held, is_held(path)) == (False, False)
     assert path.exists()
+
+
+def test_two_who_look_at_once_do_not_take_each_other_for_the_owner(tmp_path: Path) -> None:
+    """A look in progress, which is a shared lock, does not make a dead candidate look alive."""
+    lock = LockFile(tmp_path / "locks")
+    path = tmp_path / "locks" / f"{lock.name}{LOCK_SUFFIX}"
+    lock.release()
+    with path.open() as other:
+        fcntl.flock(other, fcntl.LOCK_SH)
+
+        assert not is_held(path)
 
 
 def test_a_removed_lock_leaves_no_file(tmp_path: Path) -> None:

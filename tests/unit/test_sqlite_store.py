@@ -96,6 +96,17 @@ def test_an_empty_file_is_as_good_as_none(path: Path, store: SqliteStore) -> Non
     assert leads(store, enrol(store))
 
 
+def test_making_the_database_waits_for_others(path: Path, store: SqliteStore) -> None:
+    """SQLite itself does not wait when another process is about to write to the new file."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        enrolment = Background(lambda: enrol(store))
+        assert not enrolment.over(within=0.2)
+        other.execute("ROLLBACK")
+
+        assert leads(store, enrolment.result())
+
+
 def test_a_newer_schema_is_left_alone(database: sqlite3.Connection, open_store: Open) -> None:
     """A node that was not upgraded yet says so instead of guessing."""
     database.execute("PRAGMA user_version = 99")

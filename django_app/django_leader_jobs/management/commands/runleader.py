@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 from argparse import ArgumentParser
+from contextlib import closing
 from typing import Any, Final
 
 from django.core.management.base import BaseCommand, CommandError
@@ -13,8 +14,8 @@ from django_leader_jobs.discovery import discover_jobs
 from django_leader_jobs.wiring import fresh_connections
 from leader_jobs.adapters.apscheduler_timer import APSchedulerTimer
 from leader_jobs.assembly import command_part, job_part
-from leader_jobs.clock import SystemClock
-from leader_jobs.command import Restart
+from leader_jobs.clock import Clock, SystemClock
+from leader_jobs.command import CommandUnusable, Restart
 from leader_jobs.config import Settings
 from leader_jobs.exceptions import ConfigurationError, LeaderJobsError
 from leader_jobs.jobs import registry
@@ -34,6 +35,8 @@ class Command(BaseCommand):
         "Stand in the election(s) of this site; while this node leads, run the jobs registered for "
         "them, or the command after '--'. Start as many of these as you like, on as many hosts."
     )
+    # Django's report of a wrong setting or job takes several lines; `handle` says it in one.
+    requires_system_checks = ()
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Declare the options; each overrides environment and settings."""
@@ -58,61 +61,80 @@ class Command(BaseCommand):
         )
 
     def handle(self, *_args: Any, **options: Any) -> None:
-        """Run until a signal comes or the command is done."""
-        _show_log_lines(options["verbosity"])
-        named = options["election"] or []
+        """Run until a signal comes or the command is done; exit as the command did."""
         try:
-            settings = load_settings(
-                election=named[0] if named else None,
-                **{key: options[key] for key in ("store", "node", "ttl", "grace")},
-            )
-            parts, store = self._parts(settings, named, options)
+            status = self._stand(options)
         except LeaderJobsError as error:
-            raise CommandError(str(error)) from None
-        ended = Service(parts, grace=settings.grace).run()
-        if ended:
-            store.close()
-        else:
-            # A thread that does not end would keep the interpreter from ending.
-            logging.shutdown()
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(0)
+            status = error.exit_code if isinstance(error, CommandUnusable) else 1
+            raise CommandError(str(error), returncode=status) from None
+        if status:
+            sys.exit(status)
 
-    def _parts(
-        self, settings: Settings, named: list[str], options: dict[str, Any]
-    ) -> tuple[list[Part], Store]:
+    def _stand(self, options: dict[str, Any]) -> int:
+        """Stand until told to stop; return the exit status."""
+        named, argv = options["election"] or [], options["command"]
+        settings = load_settings(
+            election=named[0] if named else None,
+            **{key: options[key] for key in ("store", "node", "ttl", "grace")},
+        )
+        elections = _elections_of_command(settings, named) if argv else _elections_of_jobs(named)
         clock = SystemClock()
-        argv = options["command"]
-        if argv and len(named) > 1:
-            msg = f"--election is given {len(named)} times; a command runs under one election"
-            raise ConfigurationError(msg)
-        discover_jobs()
-        elections = [check_election(name) for name in named] or list(registry.elections())
-        store = open_store(settings, clock=clock)
-        for election in elections or [settings.election]:
-            # A store that can not be reached or used is said now, in a line, not for ever in a log.
-            store.candidates(election, deadline=clock.now() + _FIRST_ANSWER)
-        if argv:
-            restart = Restart(options["restart"])
-            part = command_part(settings, argv, restart=restart, store=store, clock=clock)
-            return [part], store
-        if not elections:
-            msg = "there are no jobs: decorate a function with @leader_only(every=…) in an app's jobs.py"
-            raise ConfigurationError(msg)
-        parts = [
-            job_part(
-                settings,
-                election,
-                store=store,
-                clock=clock,
-                jobs=registry.of(election),
-                timer=APSchedulerTimer,
-                around=fresh_connections,
-            )
-            for election in elections
-        ]
-        return parts, store
+        with closing(open_store(settings, clock=clock)) as store:
+            for election in elections:
+                # A store that is out of reach or unusable is said now, in a line, not in a log.
+                store.candidates(election, deadline=clock.now() + _FIRST_ANSWER)
+            if argv:
+                restart = Restart(options["restart"])
+                part = command_part(settings, argv, restart=restart, store=store, clock=clock)
+                parts = [part]
+            else:
+                parts = [_job_part(settings, name, store, clock) for name in elections]
+            # Not before: what the first contact has to say, if it fails, is in that one line.
+            _show_log_lines(options["verbosity"])
+            if not Service(parts, grace=settings.grace).run():
+                _leave_threads_behind()
+        return parts[0].work.exit_status
+
+
+def _elections_of_command(settings: Settings, named: list[str]) -> list[str]:
+    if len(named) > 1:
+        msg = f"--election is given {len(named)} times; a command runs under one election"
+        raise ConfigurationError(msg)
+    return [settings.election]
+
+
+def _elections_of_jobs(named: list[str]) -> list[str]:
+    discover_jobs()
+    elections = [check_election(name) for name in named] or list(registry.elections())
+    idle = [election for election in elections if not registry.of(election)]
+    if idle or not elections:
+        where = f" for election {', '.join(idle)}" if idle else ""
+        msg = (
+            f"there are no jobs{where}: decorate a function with @leader_only(every=…) in the jobs.py "
+            "of an installed app"
+        )
+        raise ConfigurationError(msg)
+    return elections
+
+
+def _job_part(settings: Settings, election: str, store: Store, clock: Clock) -> Part:
+    return job_part(
+        settings,
+        election,
+        store=store,
+        clock=clock,
+        jobs=registry.of(election),
+        timer=APSchedulerTimer,
+        around=fresh_connections,
+    )
+
+
+def _leave_threads_behind() -> None:
+    """End the process although a job's thread does not end: the interpreter would wait for it."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _show_log_lines(verbosity: int) -> None:

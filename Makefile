@@ -1,0 +1,77 @@
+# Everything a developer does, from nothing but Python 3.11 or newer and make. `make help` lists it.
+#
+# The virtual environment fills itself: each target installs what it needs, and only when
+# pyproject.toml has changed since. Where packages come from is up to your pip configuration.
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+SOURCES := leader_jobs django_app tests benchmarks example_project docs
+BENCHMARKS := calls ticks takeover
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: $(VENV)/with-demo ## kill, freeze and stop leaders for 40 s and count what the jobs did (STAY=1: stay up)
+	@cd example_project && $(abspath $(BIN))/python -m demo $(if $(filter-out 0,$(STAY)),--stay) $(ARGS)
+
+.PHONY: test
+test: $(VENV)/with-test ## run the tests (ARGS="-k sqlite -x": arguments for pytest)
+	$(BIN)/python -m pytest $(ARGS)
+
+.PHONY: check
+check: $(VENV)/with-dev ## lint, formatting, types, layers, documentation
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(MAKE) --no-print-directory docs
+
+.PHONY: docs
+docs: $(VENV)/with-dev ## build the documentation into docs/_build/html
+	$(BIN)/sphinx-build --nitpicky --fail-on-warning --keep-going --quiet -b html docs docs/_build/html
+
+.PHONY: format
+format: $(VENV)/with-dev ## format the code and fix what can be fixed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: bench
+bench: $(VENV)/with-test ## measure takeovers, ticks and calls, and print tables (BENCHMARKS=takeover: only that)
+	@for name in $(BENCHMARKS); do echo "== $$name"; PYTHONPATH=tests $(BIN)/python -m benchmarks.$$name || exit; done
+
+.PHONY: clean
+clean: ## remove the virtual environment and everything built or cached
+	rm -rf $(VENV) build dist docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .import_linter_cache .coverage .coverage.*
+	find $(SOURCES) -name __pycache__ -prune -exec rm -rf {} +
+
+# -- the virtual environment ------------------------------------------------------------------------
+
+$(VENV)/with-demo: $(VENV)/ready pyproject.toml
+	@echo "installing the dependency group 'demo' into $(VENV)"
+	@$(PIP) install --editable ".[django]" --group demo
+	@touch $@
+
+$(VENV)/with-test: $(VENV)/ready pyproject.toml
+	@echo "installing the dependency group 'test' into $(VENV)"
+	@$(PIP) install --editable ".[django,apscheduler,celery,cron]" --group test
+	@touch $@
+
+$(VENV)/with-dev: $(VENV)/ready pyproject.toml
+	@echo "installing the dependency group 'dev' into $(VENV)"
+	@$(PIP) install --editable ".[django,apscheduler,celery,cron]" --group dev
+	@touch $@
+
+# pip knows dependency groups from 25.1 on.
+$(VENV)/ready:
+	@python=$$(sh scripts/find-python) && "$$python" -m venv $(VENV) || { \
+		echo "make: no virtual environment; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	@$(PIP) install --upgrade "pip>=25.1"
+	@touch $@

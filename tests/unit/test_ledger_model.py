@@ -1,0 +1,447 @@
+"""
+Random histories of a fleet, each commit and each body compared with what is promised.
+
+P2: an occurrence has one identity and is claimed once, by the term that leads. P3: every planned
+instant is run, open, or recorded as passed over, and nothing stays open for ever. P4: a body starts
+once per occurrence; again only where the job asks for it, and the former run is dead or handed back.
+"""
+
+import logging
+import sys
+from collections.abc import Mapping
+from datetime import datetime
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from leader_jobs.jobs import Job
+from leader_jobs.occurrences import Policy, occurrence_id
+from leader_jobs.records import JOBS_PREFIX, JobRecord, OccurrenceRecord, State, history_prefix
+from leader_jobs.runs import Run
+from leader_jobs.schedules import Every, Schedule
+from leader_jobs.stores.base import Limits, Record
+from testsupport.fleet import Commit, FleetClock, FleetStore, Node
+from testsupport.place import ELECTION
+
+OPEN = (State.CLAIMED, State.STARTED)
+BODY_ENDED = (State.SUCCEEDED, State.FAILED)
+
+
+def job(name: str, every: float, *, rerun: bool = False, policy: Policy) -> Job:
+    """Return a job; its body is the fleet's."""
+    return Job(
+        name=name,
+        function=lambda: None,
+        schedule=Every(every),
+        policy=policy,
+        rerun_on_crash=rerun,
+        election=None,
+        place="",
+    )
+
+
+#: Two releases of one program; the second one has another schedule for half of the jobs.
+RELEASES = tuple(
+    (
+        job("all", 7 + release, rerun=True, policy=Policy(catch_up="all", max_burst=3)),
+        job("latest", 10, policy=Policy()),
+        job("overlap", 5 + release, policy=Policy(catch_up="all", window=20, overlap=True)),
+        job("rerun", 11, rerun=True, policy=Policy(window=30)),
+        job("skip", 6, policy=Policy(catch_up="skip")),
+    )
+    for release in (0, 1)
+)
+JOBS = {job.name: job for job in RELEASES[0]}
+SCHEDULES = {job.schedule.fingerprint: job.schedule for jobs in RELEASES for job in jobs}
+NODES = st.integers(0, 2)
+
+
+class Promises:
+    """What is checked of every commit and of every body that begins."""
+
+    def __init__(self) -> None:
+        self.records: dict[str, JobRecord] = {}
+        self.claimed: set[tuple[str, datetime]] = set()
+        self.begun: set[tuple[str, datetime, int]] = set()
+        self.broken: list[AssertionError] = []
+
+    def seen(self, commit: Commit) -> None:
+        """Check a commit; a thread of the pool would swallow what it raises."""
+        try:
+            self._check(commit)
+        except AssertionError as error:
+            self.broken.append(error)
+
+    def begins(self, node: Node, run: Run) -> None:
+        """Check a body that begins, likewise."""
+        try:
+            self._check_body(node, run)
+        except AssertionError as error:
+            self.broken.append(error)
+
+    def _check(self, commit: Commit) -> None:
+        """Compare what a commit did to each job with what was allowed at that moment."""
+        for key, row in commit.after.items():
+            if key.startswith(JOBS_PREFIX) and commit.before.get(key) != row:
+                new = JobRecord.decode(row.value)
+                closed = closed_by(commit, new.job)
+                self._check_job(commit, self.records.get(new.job), new, closed)
+                self.records[new.job] = new
+
+    def _check_job(
+        self,
+        commit: Commit,
+        old: JobRecord | None,
+        new: JobRecord,
+        closed: Mapping[int, OccurrenceRecord],
+    ) -> None:
+        leads = commit.actor == commit.leader
+        known = {entry.sequence: entry for entry in old.open} if old else {}
+        added = [entry for entry in new.open if entry.sequence not in known]
+        if old is None or new.cursor != old.cursor or added:
+            assert leads, f"{commit.actor} accounts for {new.job}, but {commit.leader} leads"
+        if old is not None and old.schedule == new.schedule:
+            passed = [entry for number, entry in closed.items() if number not in known]
+            check_accounting(SCHEDULES[new.schedule], old, new, added, passed)
+        for entry in added:
+            assert entry.state is State.CLAIMED
+            assert (new.job, entry.planned_at) not in self.claimed, "an occurrence claimed twice"
+            self.claimed.add((new.job, entry.planned_at))
+        for number, before in known.items():
+            after = closed.get(number) or new.find(number)
+            assert after is not None, f"occurrence {number} of {new.job} has vanished"
+            assert (number in closed) == (new.find(number) is None)
+            self._check_entry(commit, new.job, before, after)
+        if not JOBS[new.job].policy.overlap:
+            assert sum(entry.state is State.STARTED for entry in new.open) <= 1, "they overlap"
+
+    def _check_entry(
+        self, commit: Commit, name: str, old: OccurrenceRecord, new: OccurrenceRecord
+    ) -> None:
+        """Check the step one open occurrence took."""
+        leads, own = commit.actor == commit.leader, commit.actor == old.owner
+        dead = old.owner not in commit.living
+        begun = (name, old.planned_at, old.attempt) in self.begun
+        again = new.attempt - old.attempt
+        assert new.planned_at == old.planned_at
+        assert again in (0, 1)
+        assert not again or JOBS[name].rerun_on_crash
+        match (old.state, new.state):
+            case (State.CLAIMED, State.STARTED):
+                allowed = leads and new.owner == commit.actor
+            case (State.CLAIMED, State.SKIPPED):
+                allowed = leads and new.reason == "window"
+            case (State.STARTED, State.SUCCEEDED | State.FAILED):
+                allowed = own and begun
+            case (State.STARTED, State.INTERRUPTED):
+                allowed = (own and begun) or (leads and dead)
+            case (State.STARTED, State.CLAIMED):
+                allowed = (own and begun == bool(again)) or (leads and dead)
+            case _:
+                allowed = old == new
+        assert allowed, f"{commit.actor}, {commit.leader} leading, made {new} of {old}"
+
+    def _check_body(self, node: Node, run: Run) -> None:
+        """Check that this body may begin here and now."""
+        entry = next(e for e in self.records[run.job].open if e.planned_at == run.planned_at)
+        assert (entry.state, entry.owner) == (State.STARTED, node.owner)
+        assert entry.attempt == run.attempt
+        assert run.occurrence == occurrence_id(ELECTION, run.job, run.planned_at)
+        assert (run.job, run.planned_at, run.attempt) not in self.begun, "a body started twice"
+        self.begun.add((run.job, run.planned_at, run.attempt))
+        if not JOBS[run.job].policy.overlap:
+            assert sum(body.run.job == run.job for body in node.bodies) == 1, "they overlap"
+
+
+def closed_by(commit: Commit, name: str) -> dict[int, OccurrenceRecord]:
+    """Return what a commit added to the history of a job, by sequence."""
+    prefix = history_prefix(name)
+    rows: list[Record] = [
+        row
+        for key, row in commit.after.items()
+        if key.startswith(prefix) and commit.before.get(key) != row
+    ]
+    entries = [OccurrenceRecord.decode(row.value) for row in rows]
+    assert all(entry.state not in OPEN for entry in entries)
+    return {entry.sequence: entry for entry in entries}
+
+
+def check_accounting(
+    schedule: Schedule,
+    old: JobRecord,
+    new: JobRecord,
+    added: list[OccurrenceRecord],
+    passed: list[OccurrenceRecord],
+) -> None:
+    """Check that every instant the cursor moved over is claimed or passed over, once."""
+    assert new.cursor >= old.cursor
+    accounted = [entry.planned_at for entry in added]
+    for entry in passed:
+        assert entry.first is not None
+        instants = instants_between(schedule, entry.first, entry.planned_at)
+        assert len(instants) == entry.count
+        accounted += instants
+    first = schedule.next_after(old.cursor)
+    assert first is not None
+    assert sorted(accounted) == instants_between(schedule, first, new.cursor)
+
+
+def instants_between(schedule: Schedule, first: datetime, last: datetime) -> list[datetime]:
+    """Return the planned instants from *first*, which is one, up to *last*."""
+    found: list[datetime] = []
+    instant: datetime | None = first
+    while instant is not None and instant <= last:
+        found.append(instant)
+        instant = schedule.next_after(instant)
+    return found
+
+
+class FleetMachine(RuleBasedStateMachine):
+    """Everything that can happen to a fleet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.promises = Promises()
+        self.clock = FleetClock()
+        self.store = FleetStore(
+            self.clock, limits=Limits(2, 128, 1_000_000), watch=self.promises.seen
+        )
+        self.nodes: list[Node] = []
+        self.booted = 0
+        self.restore_at: float | None = None
+        self.stepped = 0.0
+
+    def teardown(self) -> None:
+        """End with a quiet time; then nothing may be left open."""
+        try:
+            if sys.exc_info()[0] is None:
+                self.quiet_time()
+                self.no_promise_is_broken()
+        finally:
+            for node in self.nodes:
+                node.die()
+
+    def node(self, index: int) -> Node:
+        """Return one of the nodes."""
+        return self.nodes[index % len(self.nodes)]
+
+    def pass_time(self, seconds: float) -> None:
+        """Let time pass, and each process mind its lease meanwhile."""
+        until = self.clock.now() + seconds
+        while self.clock.now() < until:
+            self.clock.advance(min(1.0, until - self.clock.now()))
+            if self.restore_at is not None and self.clock.now() >= self.restore_at:
+                self.restore()
+            for node in self.nodes:
+                node.mind_the_lease()
+
+    # -- what happens when all is well ------------------------------------------------------------
+
+    @initialize()
+    def found(self) -> None:
+        """Two nodes, of which one leads, and every job is known."""
+        self.boot(0)
+        self.boot(0)
+        self.pass_time(1.0)
+        self.node(0).work()
+
+    @precondition(lambda self: len(self.nodes) < 3)
+    @rule(release=st.integers(0, 1))
+    def boot(self, release: int) -> None:
+        """Another process comes up."""
+        self.booted += 1
+        node = Node(
+            self.booted,
+            store=self.store,
+            clock=self.clock,
+            jobs=RELEASES[release],
+            began=self.promises.begins,
+        )
+        node.mind_the_lease()
+        self.nodes.append(node)
+
+    @rule(seconds=st.sampled_from([0.5, 3.0, 5.0, 6.0, 13.0, 40.0]))
+    def advance(self, seconds: float) -> None:
+        """Time passes, and no thread gets to do anything."""
+        self.pass_time(seconds)
+
+    @rule(seconds=st.integers(1, 8))
+    def live(self, seconds: int) -> None:
+        """Time passes, and everybody does what there is to do."""
+        for _ in range(seconds):
+            self.pass_time(1.0)
+            for node in self.nodes:
+                node.work()
+
+    @rule(index=NODES)
+    def work(self, index: int) -> None:
+        """One process does all it can do now."""
+        self.node(index).work()
+
+    @rule(index=NODES, which=st.integers(0, 9), steps=st.integers(1, 6))
+    def step(self, index: int, which: int, steps: int) -> None:
+        """One thread goes on for a few steps, up to some call of the store or after it."""
+        able = self.node(index).able()
+        if able:
+            task = able[which % len(able)]
+            for _ in range(steps):
+                if task.ready:
+                    task.resume()
+
+    @precondition(lambda self: any(node.bodies for node in self.nodes))
+    @rule(index=NODES, which=st.integers(0, 9), fails=st.booleans())
+    def end_body(self, index: int, which: int, fails: bool) -> None:
+        """A body comes to its end."""
+        bodies = self.node(index).bodies
+        if bodies:
+            body = bodies[which % len(bodies)]
+            body.done, body.fails = True, fails
+
+    # -- what goes wrong --------------------------------------------------------------------------
+
+    @precondition(lambda self: len(self.nodes) > 1)
+    @rule(index=NODES, noticed=st.booleans())
+    def kill(self, index: int, noticed: bool) -> None:
+        """A process dies, and its store notices at once, or its lease has to run out."""
+        node = self.node(index)
+        self.nodes.remove(node)
+        node.die()
+        if noticed and node.candidacy is not None:
+            self.store.expire(node.candidacy)
+
+    @rule(seconds=st.sampled_from([2.0, 30.0, 90.0]), release=st.integers(0, 1))
+    def black_out(self, seconds: float, release: int) -> None:
+        """Every process dies, and one comes up after some time."""
+        for node in self.nodes:
+            node.die()
+        self.nodes.clear()
+        self.pass_time(seconds)
+        self.boot(release)
+
+    @precondition(lambda self: len(self.nodes) > 1)
+    @rule(index=NODES)
+    def shut_down(self, index: int) -> None:
+        """A process is told to stop, twice."""
+        node = self.node(index)
+        if not node.frozen:
+            self.nodes.remove(node)
+            node.shut_down()
+
+    @rule(index=NODES)
+    def revoke(self, index: int) -> None:
+        """A lease is revoked while its holder believes in it for some time more."""
+        candidacy = self.node(index).candidacy
+        if candidacy is not None:
+            self.store.expire(candidacy)
+
+    @rule(index=NODES)
+    def resign(self, index: int) -> None:
+        """A node gives its term up and stands again."""
+        self.node(index).resign()
+
+    @rule(index=NODES)
+    def freeze(self, index: int) -> None:
+        """A process is stopped, or goes on."""
+        node = self.node(index)
+        node.frozen = not node.frozen
+
+    @rule()
+    def lose_reply(self) -> None:
+        """The next commit is done, and nobody learns of it."""
+        self.store.lose_reply("commit")
+
+    @rule()
+    def withhold(self) -> None:
+        """The next commit stays under way until `deliver`."""
+        self.store.withhold_next = True
+
+    @rule()
+    def deliver(self) -> None:
+        """What was under way arrives."""
+        self.store.deliver()
+
+    @rule(seconds=st.sampled_from([2.0, 8.0, 30.0]))
+    def cut(self, seconds: float) -> None:
+        """Nobody reaches the store for some time."""
+        self.store.cut()
+        self.restore_at = self.clock.now() + seconds
+
+    @precondition(lambda self: self.restore_at is not None)
+    @rule()
+    def restore(self) -> None:
+        """The store is back."""
+        self.store.restore()
+        self.restore_at = None
+
+    @rule(seconds=st.sampled_from([-15.0, -2.0, 2.0, 40.0]))
+    def step_wall(self, seconds: float) -> None:
+        """The wall clock steps."""
+        if abs(self.stepped + seconds) < 60:
+            self.stepped += seconds
+            self.clock.step_wall(seconds)
+
+    @invariant()
+    def no_promise_is_broken(self) -> None:
+        """No commit and no body so far was one that must not be."""
+        for error in self.promises.broken:
+            raise error
+
+    # -- what must come of it ---------------------------------------------------------------------
+
+    @rule()
+    def quiet_time(self) -> None:
+        """Everything heals; soon nothing is open, and nothing due is left."""
+        self.restore()
+        self.store.lose_reply("nothing")
+        self.store.withhold_next = False
+        self.store.deliver()
+        for node in self.nodes:
+            node.frozen = False
+        for _ in range(150):
+            self.pass_time(1.0)
+            for node in self.nodes:
+                self.work_and_end_bodies(node)
+            if not self.left():
+                return
+        assert self.left() == []
+
+    def work_and_end_bodies(self, node: Node) -> None:
+        """Let a process do all it can do, with bodies that come to their end at once."""
+        node.work()
+        while node.bodies:
+            for body in node.bodies:
+                body.done = True
+            node.work()
+
+    def left(self) -> list[str]:
+        """Return the jobs that have something open, or something due."""
+        now, left = self.clock.utcnow(), []
+        for name in JOBS:
+            record = self.promises.records.get(name)
+            if record is None or record.open:
+                left.append(f"{name}: {record}")
+                continue
+            due = SCHEDULES[record.schedule].next_after(record.cursor)
+            if due is None or due <= now:
+                left.append(f"{name}: {due} is due")
+        return left
+
+
+def test_a_fleet_keeps_what_is_promised(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Crashes, freezes, lost and late requests, revoked leases, cuts, deploys, clock steps."""
+    monkeypatch.setattr(logging.getLogger("leader_jobs"), "disabled", True)
+    for name in ("claims", "runpool", "runner"):
+        monkeypatch.setattr(logging.getLogger(f"leader_jobs.{name}"), "disabled", True)
+    run_state_machine_as_test(
+        FleetMachine,
+        settings=settings(max_examples=150, stateful_step_count=40, deadline=None),
+    )
