@@ -9,7 +9,7 @@ import pytest
 
 from testsupport.etcd import EtcdCluster
 from testsupport.etcd_fixtures import MakeCluster
-from testsupport.fleet import Fleet
+from testsupport.node_fleet import Fleet
 from testsupport.proxy import TcpProxy
 
 pytestmark = [pytest.mark.slow, pytest.mark.etcd]

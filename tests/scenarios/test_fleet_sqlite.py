@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from testsupport.fleet import Fleet
+from testsupport.node_fleet import Fleet
 
 pytestmark = pytest.mark.slow
 
