@@ -44,6 +44,7 @@ _log = logging.getLogger(__name__)
 _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 5.0
 _STOP_LIMIT: Final = 5.0
+_SLICE: Final = 1.0
 
 
 class Candidate:
@@ -94,7 +95,7 @@ class Candidate:
         self._terms: queue.SimpleQueue[Term | None] = queue.SimpleQueue()
         self._term: Term | None = None
         self._candidacy: Candidacy | None = None
-        self._renewer: Renewer | None = None
+        self._announced_wait: Candidacy | None = None
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Self:
@@ -166,9 +167,10 @@ class Candidate:
             if left is not None and left <= 0:
                 return None
             try:
-                term = self._terms.get(timeout=left)
+                # In slices: a signal that comes just before this blocks is not heard of meanwhile.
+                term = self._terms.get(timeout=_SLICE if left is None else min(left, _SLICE))
             except queue.Empty:
-                return None
+                continue
             if term is None and self._stopping.is_set():
                 self.release()  # there may be more than one who waits
             if term is None or term.active:
@@ -284,7 +286,7 @@ class Candidate:
             announce_suspended=self._suspended,
             announce_resumed=self._resumed,
         )
-        self._candidacy, self._renewer = candidacy, renewer
+        self._candidacy = candidacy
         self._announce(CandidateEnrolled(self.election, self.node, candidacy.token, candidacy.ttl))
         renewer.start()
         try:
@@ -307,6 +309,9 @@ class Candidate:
             )
             if standing.leads and self._term is None:
                 self._begin_term(renewer)
+            elif not standing.leads and self._announced_wait is not candidacy:
+                self._announced_wait = candidacy
+                _log.info("node %s stands by in election %r", self.node, self.election)
         except CandidacyLost:
             raise
         except StoreError as error:

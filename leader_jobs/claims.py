@@ -205,7 +205,7 @@ class Claims:
 
     def _recover_all(self, unit: _Unit, job: PlannedJob, now: datetime) -> None:
         """Decide about the open occurrences that are not in the hands of this process."""
-        loose = [e for e in unit.record.open if not self._ledger.holds(job.name, e.sequence)]
+        loose = [e for e in unit.record.open if not self._ledger.holds(job.name, e)]
         alive = [entry for entry in loose if self._runs_elsewhere(entry)]
         if alive:
             self._elsewhere.add(job.name)

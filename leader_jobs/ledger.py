@@ -101,7 +101,7 @@ class Ledger:
         self._clock = clock
         self._timeout = timeout
         self._known: dict[str, Versioned | UnreadableRecord] = {}
-        self._in_hand: set[tuple[str, int]] = set()
+        self._in_hand: set[tuple[str, int, int]] = set()
         self._lock = threading.Lock()
 
     # -- looking ----------------------------------------------------------------------------------
@@ -174,17 +174,21 @@ class Ledger:
     def take(self, claim: Claim) -> None:
         """Note that *claim* is in the hands of this process."""
         with self._lock:
-            self._in_hand.add((claim.job, claim.sequence))
+            self._in_hand.add((claim.job, claim.sequence, claim.attempt))
 
     def let_go(self, claim: Claim) -> None:
         """Note that *claim* is no longer in the hands of this process."""
         with self._lock:
-            self._in_hand.discard((claim.job, claim.sequence))
+            self._in_hand.discard((claim.job, claim.sequence, claim.attempt))
 
-    def holds(self, job: str, sequence: int) -> bool:
-        """Whether the occurrence number *sequence* of *job* is in the hands of this process."""
+    def holds(self, job: str, entry: OccurrenceRecord) -> bool:
+        """
+        Whether an open occurrence of *job* is in the hands of this process, at this attempt.
+
+        What this process runs may have been taken for dead and be run again elsewhere.
+        """
         with self._lock:
-            return (job, sequence) in self._in_hand
+            return (job, entry.sequence, entry.attempt) in self._in_hand
 
     # -- one change -------------------------------------------------------------------------------
 
@@ -280,12 +284,12 @@ class Ledger:
             if isinstance(found, UnreadableRecord):
                 raise found
             changed = change(found.record) if found.record is not None else None
-            if changed is None:
+            if changed is None or changed[0] is found.record:
                 if certain:
-                    return False
-            elif changed[0] is found.record or self._commit(changed, found.version, term):
+                    return changed is not None
+            elif self._commit(changed, found.version, term):
                 return True
-            # What we remember may be behind: look at the store before saying no, or trying again.
+            # What we remember may be behind: look at the store before an answer without a write.
             self.forget((job,))
             certain = True
         msg = f"the record of job {job!r} changed {_CONTENTION} times in a row; trying again later"

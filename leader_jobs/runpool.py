@@ -66,6 +66,7 @@ class RunPool:
         self._changed = threading.Condition()
         self._queues: dict[str, deque[tuple[Claim, Term]]] = {}
         self._running: dict[Claim, Job] = {}
+        self._begun: set[Claim] = set()
         self._closing = threading.Event()
         self._abandoned = threading.Event()
 
@@ -105,17 +106,17 @@ class RunPool:
         with self._changed:
             while self._running and not self._abandoned.is_set() and self._clock.now() < limit:
                 self._changed.wait(_RETRY)
-            left = dict(self._running)
-        for claim, job in left.items():
-            self._give_up(claim, job)
+            left = {claim: (job, claim in self._begun) for claim, job in self._running.items()}
+        for claim, (job, begun) in left.items():
+            self._give_up(claim, job, begun=begun)
         self._abandoned.set()
         self._threads.shutdown(wait=False, cancel_futures=True)
         return not left
 
-    def _give_up(self, claim: Claim, job: Job) -> None:
+    def _give_up(self, claim: Claim, job: Job, *, begun: bool) -> None:
         try:
-            if job.rerun_on_crash:
-                self._ledger.release(claim, again=True)
+            if not begun or job.rerun_on_crash:
+                self._ledger.release(claim, again=begun)
             else:
                 self._ledger.finish(claim, State.INTERRUPTED, "the node was stopped")
         except LeaderJobsError as error:
@@ -146,6 +147,7 @@ class RunPool:
         with self._changed:
             self._ledger.let_go(claim)
             self._running.pop(claim, None)
+            self._begun.discard(claim)
             self._changed.notify_all()
             queue = self._queues.get(job.name)
             if queue and queue[0][0] == claim:
@@ -167,8 +169,10 @@ class RunPool:
         except Fenced:
             self._fenced(term)
             ours = None
-        if ours and term.active and not self._closing.is_set():
-            return True
+        with self._changed:
+            if ours and term.active and not self._closing.is_set():
+                self._begun.add(claim)
+                return True
         if ours is not False:
             # Perhaps recorded as started, certainly not started: whoever leads shall start it.
             self._insist(claim, lambda: self._ledger.release(claim))

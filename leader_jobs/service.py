@@ -6,22 +6,25 @@ runs finish within the grace time, resigns and returns; the second one does not 
 """
 
 import logging
-import queue
 import signal
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from types import FrameType
 from typing import Final, Protocol
 
 from leader_jobs.candidate import Candidate
+from leader_jobs.clock import Clock, SystemClock
+from leader_jobs.mailbox import NOTE, Mailbox
 from leader_jobs.term import Term
 
 __all__ = ["Part", "Service", "Work"]
 
 _log = logging.getLogger(__name__)
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+#: Signals this close together, in seconds, are one: timeout(1) and some supervisors signal the
+#: process and then its whole group.
+_ONE_SIGNAL: Final = 0.5
 
 
 class Work(Protocol):
@@ -60,20 +63,21 @@ class Service:
     Args:
         parts: what to run.
         grace: seconds that running work gets to finish.
+        clock: where moments come from.
     """
 
-    def __init__(self, parts: Sequence[Part], *, grace: float) -> None:
+    def __init__(self, parts: Sequence[Part], *, grace: float, clock: Clock | None = None) -> None:
         self._parts = tuple(parts)
         self._grace = grace
-        # A SimpleQueue may be put to from a signal handler; an Event may not, it takes a lock.
-        self._wakeups: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+        self._clock: Clock = clock or SystemClock()
+        self._mailbox = Mailbox()
         self._stopping = False
         self._drained = True
         self._failure: Exception | None = None
 
     def run(self) -> bool:
         """
-        Stand in every election until told to stop.
+        Stand in every election until told to stop; once, and in the main thread.
 
         Returns:
             Whether all work had ended. If not, threads of it are still alive, and a process that
@@ -86,35 +90,36 @@ class Service:
             threading.Thread(target=self._lead, args=(part,), name=part.candidate.election)
             for part in self._parts
         ]
-        with self._signals():
+        with closing(self._mailbox), self._mailbox.open(_SIGNALS):
             for thread in threads:
                 thread.start()
-            self._wait(threads)
+            self._wait(len(threads))
+            for thread in threads:
+                thread.join()
         if self._failure is not None:
             raise self._failure
         return self._drained
 
     def stop(self) -> None:
         """Do what the first signal does."""
-        self._wakeups.put(signal.SIGTERM)
+        self._mailbox.put(signal.SIGTERM)
 
-    def _wait(self, threads: Sequence[threading.Thread]) -> None:
-        left, asked = len(threads), 0
+    def _wait(self, left: int) -> None:
+        """Wait until none of the parts, of which *left* are at work, is left."""
+        first: float | None = None
         while left:
-            number = self._wakeups.get()
-            if number is None:
-                left -= 1
-                if asked:
-                    continue
-            else:
-                how = "stopping at once" if asked else "finishing what runs, then resigning"
-                _log.info("%s: %s", signal.Signals(number).name, how)
-            asked += 1
-            self._stop_parts(now=asked > 1)
-        for thread in threads:
-            thread.join()
+            number = self._mailbox.get()
+            left -= number == NOTE
+            if first is None:
+                first = self._clock.now()
+                self._stop_parts(now=False, number=number)
+            elif number != NOTE and self._clock.now() - first > _ONE_SIGNAL:
+                self._stop_parts(now=True, number=number)
 
-    def _stop_parts(self, *, now: bool) -> None:
+    def _stop_parts(self, *, now: bool, number: int) -> None:
+        if number != NOTE:
+            how = "stopping at once" if now else "finishing what runs, then resigning"
+            _log.info("%s: %s", signal.Signals(number).name, how)
         self._stopping = True
         for part in self._parts:
             part.work.stop(now=now)
@@ -132,16 +137,4 @@ class Service:
             self._failure = error
         finally:
             part.candidate.stop()
-            self._wakeups.put(None)
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        def handle(number: int, frame: FrameType | None) -> None:
-            self._wakeups.put(number)
-
-        before = {number: signal.signal(number, handle) for number in _SIGNALS}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            self._mailbox.put()

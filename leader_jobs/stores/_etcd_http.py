@@ -94,6 +94,8 @@ class Gateway:
         self._credentials = credentials
         self._token: str | None = None
         self._turn = 0
+        #: Endpoints that were left and have not answered since: said once, not at every try.
+        self._silent: set[Endpoint] = set()
         self.forget()
 
     def forget(self) -> None:
@@ -184,6 +186,7 @@ class Gateway:
                 request.path, request.data, headers(request.token), deadline=until
             )
             text = response.read()
+        self._silent.discard(endpoint)
         reply = check(endpoint, response.status, text)
         try:
             return request.read(reply)
@@ -264,12 +267,14 @@ class Gateway:
                 self._turn = (self._turn + 1) % len(self.endpoints)
             idle = self._idle.pop(endpoint, [])
             streams = [stream for stream in self._streams if stream.endpoint == endpoint]
+            level = logging.DEBUG if endpoint in self._silent else logging.INFO
+            self._silent.add(endpoint)
         for connection in idle:
             connection.close()
         for stream in streams:
             stream.abort()
         if moved:
-            _log.info("etcd endpoint %s: %s; going on with %s", endpoint, why, self.current)
+            _log.log(level, "etcd endpoint %s: %s; going on with %s", endpoint, why, self.current)
 
     def connection(self, endpoint: Endpoint) -> Connection:
         """Return a connection to *endpoint* that is not open yet."""

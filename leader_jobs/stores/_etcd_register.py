@@ -9,16 +9,16 @@ Together they prove that it leads at the moment of the write, whatever its proce
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from leader_jobs.exceptions import Conflict, Fenced, StoreRefused
+from leader_jobs.exceptions import Conflict, Fenced
 from leader_jobs.stores import _etcd_wire as wire
 from leader_jobs.stores._etcd_http import Gateway
 from leader_jobs.stores._etcd_keys import Keyspace, scan
-from leader_jobs.stores.base import Candidacy, Limits, Record, Write
+from leader_jobs.stores.base import ABSENT, Candidacy, Limits, Record, Write
 
 __all__ = ["LIMITS", "Register"]
 
 #: Of etcd's 128 compares (``--max-txn-ops``) the fence takes two; of its 1.5 MiB a request the keys,
-#: which are sent up to three times, take a share.
+#: which are sent twice, take a share.
 LIMITS: Final = Limits(guards=126, writes=128, size=1_000_000)
 
 
@@ -48,14 +48,14 @@ class Register:
         deadline: float,
     ) -> int:
         """Write a batch in one transaction; on refusal its other branch reads why."""
-        _check_batch(writes)
+        LIMITS.check(writes)
         root = self._keys.register(election)
         fence, reasons = self._fence(candidacy)
         guarded = [(write.key, write.expect) for write in writes if write.expect is not None]
         body = wire.txn(
             fence + [wire.modified(root + key.encode(), expect) for key, expect in guarded],
             [_operation(root, write) for write in writes],
-            reasons + [wire.get(root + key.encode()) for key, _ in guarded],
+            [*reasons, *_span(root, guarded)],
         )
         reply = self._gateway.call(
             wire.TXN, body, wire.read_txn, deadline=deadline, repeatable=False
@@ -64,7 +64,7 @@ class Register:
             return reply.header.revision
         if candidacy is not None:
             _check_fence(candidacy, *reply.reads[: len(reasons)])
-        raise Conflict(_changed(guarded, reply.reads[len(reasons) :]))
+        raise Conflict(_changed(root, guarded, reply.reads[len(reasons) :]))
 
     def _fence(self, candidacy: Candidacy | None) -> tuple[list[wire.Json], list[wire.Json]]:
         """Return the compares that prove leadership, and the reads that explain a refusal."""
@@ -76,14 +76,6 @@ class Register:
             [wire.created(key, token), wire.leads(prefix, token)],
             [wire.get(key), wire.predecessor(prefix, token)],
         )
-
-
-def _check_batch(writes: Sequence[Write]) -> None:
-    guards = sum(write.expect is not None for write in writes)
-    size = sum(len(write.key.encode()) + len(write.value or b"") for write in writes)
-    if guards > LIMITS.guards or len(writes) > LIMITS.writes or size > LIMITS.size:
-        msg = f"a commit of {len(writes)} writes, {guards} guards, {size} bytes is over {LIMITS}"
-        raise StoreRefused(msg)
 
 
 def _operation(root: bytes, write: Write) -> wire.Json:
@@ -102,11 +94,19 @@ def _check_fence(
         raise Fenced(msg)
 
 
+def _span(root: bytes, guarded: Sequence[tuple[str, int]]) -> list[wire.Json]:
+    """Return one read that covers all guarded records: a read for each would double the request."""
+    if not guarded:
+        return []
+    keys = sorted(root + key.encode() for key, _ in guarded)
+    return [wire.between(keys[0], keys[-1])]
+
+
 def _changed(
-    guarded: Sequence[tuple[str, int]], found: Sequence[Sequence[wire.Entry]]
+    root: bytes, guarded: Sequence[tuple[str, int]], found: Sequence[Sequence[wire.Entry]]
 ) -> tuple[str, ...]:
     """Return the keys whose version is not the expected one."""
-    versions = [entries[0].modified if entries else 0 for entries in found]
+    versions = {entry.key: entry.modified for entries in found for entry in entries}
     return tuple(
-        key for (key, expect), version in zip(guarded, versions, strict=True) if version != expect
+        key for key, expect in guarded if versions.get(root + key.encode(), ABSENT) != expect
     )

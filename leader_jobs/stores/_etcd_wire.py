@@ -125,6 +125,11 @@ def get(key: bytes) -> Json:
     return {"key": _text(key), "keys_only": True}
 
 
+def between(first: bytes, last: bytes) -> Json:
+    """Read when the keys from *first* to *last*, both included, were created and last changed."""
+    return {"key": _text(first), "range_end": _text(last + b"\0"), "keys_only": True}
+
+
 def predecessor(prefix: bytes, token: int) -> Json:
     """Read the key under *prefix* created last before *token*."""
     return {

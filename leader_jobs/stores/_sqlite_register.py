@@ -9,10 +9,10 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
 
-from leader_jobs.exceptions import Conflict, StoreRefused
-from leader_jobs.stores.base import ABSENT, Limits, Record, Write
+from leader_jobs.exceptions import Conflict
+from leader_jobs.stores.base import ABSENT, Record, Write
 
-__all__ = ["advance", "apply", "check_batch", "records", "revision_of"]
+__all__ = ["advance", "apply", "records", "revision_of"]
 
 
 def revision_of(connection: sqlite3.Connection) -> int:
@@ -35,23 +35,6 @@ def records(connection: sqlite3.Connection, election: str, prefix: str) -> Mappi
     )
     alike = takewhile(lambda row: row[0].startswith(prefix), found)
     return {key: Record(value, version) for key, value, version in alike}
-
-
-def check_batch(writes: Sequence[Write], limits: Limits) -> None:
-    """
-    Refuse a batch that no commit may carry.
-
-    Raises:
-        StoreRefused: it is beyond *limits* or names a key twice.
-    """
-    guards = sum(w.expect is not None for w in writes)
-    size = sum(len(w.key) + len(w.value or b"") for w in writes)
-    if guards > limits.guards or len(writes) > limits.writes or size > limits.size:
-        msg = f"a commit of {len(writes)} writes, {guards} guards, {size} bytes is over {limits}"
-        raise StoreRefused(msg)
-    if len({w.key for w in writes}) < len(writes):
-        msg = "a commit names a record twice; merge the writes"
-        raise StoreRefused(msg)
 
 
 def apply(connection: sqlite3.Connection, election: str, writes: Sequence[Write]) -> int:

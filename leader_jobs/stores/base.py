@@ -27,6 +27,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from leader_jobs.exceptions import StoreRefused
+
 __all__ = ["ABSENT", "Candidacy", "Entrant", "Limits", "Record", "Standing", "Store", "Write"]
 
 #: The expected version of a record that must not exist yet.
@@ -128,6 +130,25 @@ class Limits:
     guards: int
     writes: int
     size: int
+
+    def check(self, writes: Sequence[Write]) -> None:
+        """
+        Refuse a batch that no commit may carry.
+
+        Raises:
+            StoreRefused: it is beyond these limits, or names a record twice.
+        """
+        guards = sum(write.expect is not None for write in writes)
+        size = sum(len(write.key.encode()) + len(write.value or b"") for write in writes)
+        if guards > self.guards or len(writes) > self.writes or size > self.size:
+            msg = (
+                f"a commit of {len(writes)} writes, {guards} guards and {size} bytes is beyond "
+                f"{self}; split it"
+            )
+            raise StoreRefused(msg)
+        if len({write.key for write in writes}) < len(writes):
+            msg = "a commit names a record twice; merge the writes"
+            raise StoreRefused(msg)
 
 
 class Store(Protocol):

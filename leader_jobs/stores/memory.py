@@ -21,7 +21,6 @@ from leader_jobs.exceptions import (
     CandidacyLost,
     Conflict,
     Fenced,
-    StoreRefused,
     StoreUnavailable,
 )
 from leader_jobs.stores.base import ABSENT, Candidacy, Entrant, Limits, Record, Standing, Write
@@ -245,7 +244,7 @@ class MemoryStore:
     ) -> int:
         """Write a batch; beyond the limits or with a key twice it is a `StoreRefused`."""
         with self._call("commit", deadline, candidacy) as state:
-            self._check(writes)
+            self._limits.check(writes)
             if candidacy is not None:
                 self._check_leads(state, candidacy)
             register = state.registers.setdefault(election, {})
@@ -349,20 +348,6 @@ class MemoryStore:
         if first != candidacy.id:
             msg = f"the term {candidacy.token} of {candidacy.election!r} does not lead"
             raise Fenced(msg)
-
-    def _check(self, writes: Sequence[Write]) -> None:
-        asked = Limits(
-            guards=sum(write.expect is not None for write in writes),
-            writes=len(writes),
-            size=sum(len(write.key.encode()) + len(write.value or b"") for write in writes),
-        )
-        for what in ("guards", "writes", "size"):
-            if getattr(asked, what) > getattr(self._limits, what):
-                msg = f"a commit of {asked} is beyond {self._limits}; split it"
-                raise StoreRefused(msg)
-        if len({write.key for write in writes}) < len(writes):
-            msg = "a commit names a record twice; merge the writes"
-            raise StoreRefused(msg)
 
 
 def _version(register: Mapping[str, Record], write: Write) -> int:

@@ -24,7 +24,7 @@ from leader_jobs.clock import Clock
 from leader_jobs.exceptions import CandidacyLost, Fenced, StoreError
 from leader_jobs.stores._sqlite_database import Database
 from leader_jobs.stores._sqlite_files import LOCK_SUFFIX, LockFile, boot_id, is_held
-from leader_jobs.stores._sqlite_register import advance, apply, check_batch, records, revision_of
+from leader_jobs.stores._sqlite_register import advance, apply, records, revision_of
 from leader_jobs.stores.base import Candidacy, Entrant, Limits, Record, Standing, Write
 
 __all__ = ["SqliteStore"]
@@ -235,7 +235,7 @@ class SqliteStore:
         deadline: float,
     ) -> int:
         """Write a batch in one guarded transaction. See `Store.commit`."""
-        check_batch(writes, _LIMITS)
+        _LIMITS.check(writes)
         with self._database.transaction(deadline, write=True) as connection:
             if candidacy is not None and not self._leads(connection, candidacy):
                 msg = f"token {candidacy.token} does not lead election {candidacy.election!r}"

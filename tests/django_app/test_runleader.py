@@ -204,12 +204,30 @@ class TestSignals:
                 diary.line()
                 node.process.terminate()
                 node.wait_for("SIGTERM: finishing")
+                # What comes within half a second is taken for one signal sent twice.
+                SystemClock().wait(threading.Event(), 0.6)
                 node.process.terminate()
                 code, said = node.finish(within=10)
         assert code == 0
         assert "SIGTERM: stopping at once" in said
         assert "was stopped before it ended" in said
         assert history(site, "slow")[0].state is state
+
+    def test_a_signal_sent_twice_is_one(self, tmp_path: Path) -> None:
+        """A supervisor that signals the process and then its group gets a graceful end."""
+        with Diary.opened(tmp_path / "diary") as diary:
+            jobs = SLOW_JOB.format(diary=str(diary.path), seconds=1.5, on_crash="interrupt")
+            site = Site(tmp_path, jobs)
+            with site.running("runleader") as node:
+                diary.line()
+                node.process.terminate()
+                node.process.terminate()
+                node.wait_for("SIGTERM: finishing")
+                node.process.terminate()
+                code, said = node.finish(within=10)
+        assert code == 0
+        assert "stopping at once" not in said
+        assert history(site, "slow")[0].state is State.SUCCEEDED
 
     def test_the_grace_time_ends(self, tmp_path: Path) -> None:
         """A job that is not done by then is closed without a second signal."""

@@ -159,3 +159,19 @@ def test_a_grant_whose_reply_was_lost(etcd: EtcdCluster, make_store: MakeStore) 
     limit = CLOCK.now() + 10
     while leases(etcd) - before:
         assert CLOCK.now() < limit
+
+
+def test_withdrawing_spares_what_is_no_longer_ours(
+    etcd: EtcdCluster, make_store: MakeStore
+) -> None:
+    """A key that somebody removed and put again under our name belongs to that somebody."""
+    store = make_store(etcd.endpoints)
+    candidacy = store.enrol("mail", b"ours", 20, deadline=CLOCK.now() + 5)
+    key = store._keys.candidate(candidacy).decode()
+    etcd.etcdctl("del", key)
+    etcd.etcdctl("put", key, "theirs")
+
+    store.withdraw(candidacy, deadline=CLOCK.now() + 5)
+
+    (entrant,) = store.candidates("mail", deadline=CLOCK.now() + 5)
+    assert entrant.proposal == b"theirs"

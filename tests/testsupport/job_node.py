@@ -7,8 +7,10 @@ is through, each in one write, so that lines of several processes never mix.
 """
 
 import argparse
+import faulthandler
 import logging
 import os
+import signal
 import sys
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -89,6 +91,8 @@ def main() -> None:
     parser.add_argument("--namespace", default="fleet")
     parser.add_argument("--skew", type=float, default=0.0)
     options = parser.parse_args()
+    # A node that does not end when asked to is asked where its threads are.
+    faulthandler.register(signal.SIGUSR1)
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s"
     )

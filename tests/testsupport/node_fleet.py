@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter, defaultdict
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -20,6 +20,7 @@ from leader_jobs.clock import SystemClock
 from leader_jobs.config import Settings
 from leader_jobs.leaders import Leader, find_leader
 from leader_jobs.ledger import Ledger
+from leader_jobs.proposals import Proposal
 from leader_jobs.records import OccurrenceRecord, State
 from leader_jobs.stores.factory import open_store
 from testsupport.job_node import JOBS
@@ -53,9 +54,16 @@ class Node:
         self.process.send_signal(signal.SIGCONT)
 
     def terminate(self, within: float = 15.0) -> int:
-        """Ask it to end and wait; return its exit code."""
+        """Ask it to end and wait; return its exit code, or fail with where its threads are."""
         self.process.terminate()
-        return self.process.wait(within)
+        try:
+            return self.process.wait(within)
+        except subprocess.TimeoutExpired:
+            self.process.send_signal(signal.SIGUSR1)
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(1.0)
+            msg = f"{self.name} goes on {within} s after SIGTERM:\n{self.log.read_text()[-9000:]}"
+            raise AssertionError(msg) from None
 
     @property
     def alive(self) -> bool:
@@ -205,8 +213,21 @@ class Fleet:
         self.settle()
         for node in self.nodes:
             if node.alive:
-                assert node.terminate() == 0, self.logs()
+                self._await_standing(node)
+                assert node.terminate() == 0, f"{node.name} failed:\n{self.logs()}"
         return self.verdict()
+
+    def _await_standing(self, node: Node, within: float = 20.0) -> None:
+        """Wait until *node* stands in the election: before that, SIGTERM just kills a process."""
+        limit = self.clock.now() + within
+        while self.clock.now() < limit and node.alive:
+            entrants = self.store.candidates(_ELECTION, deadline=limit)
+            proposals = [Proposal.decode(entrant.proposal) for entrant in entrants]
+            if any(p is not None and p.pid == node.process.pid for p in proposals):
+                return
+            self.store.wait_for_change(_ELECTION, timeout=0.2)
+        msg = f"{node.name} does not stand:\n{self.logs()}"
+        raise AssertionError(msg)
 
     def verdict(self) -> Verdict:
         """Compare what was planned with what the jobs wrote and what the ledger says."""

@@ -18,7 +18,6 @@ from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
     invariant,
-    precondition,
     rule,
     run_state_machine_as_test,
 )
@@ -63,6 +62,7 @@ RELEASES = tuple(
 JOBS = {job.name: job for job in RELEASES[0]}
 SCHEDULES = {job.schedule.fingerprint: job.schedule for jobs in RELEASES for job in jobs}
 NODES = st.integers(0, 2)
+BOTH = st.booleans()
 
 
 class Promises:
@@ -93,9 +93,8 @@ class Promises:
         for key, row in commit.after.items():
             if key.startswith(JOBS_PREFIX) and commit.before.get(key) != row:
                 new = JobRecord.decode(row.value)
-                closed = closed_by(commit, new.job)
-                self._check_job(commit, self.records.get(new.job), new, closed)
-                self.records[new.job] = new
+                old, self.records[new.job] = self.records.get(new.job), new
+                self._check_job(commit, old, new, closed_by(commit, new.job))
 
     def _check_job(
         self,
@@ -152,7 +151,9 @@ class Promises:
 
     def _check_body(self, node: Node, run: Run) -> None:
         """Check that this body may begin here and now."""
-        entry = next(e for e in self.records[run.job].open if e.planned_at == run.planned_at)
+        found = [e for e in self.records[run.job].open if e.planned_at == run.planned_at]
+        assert found, f"{node} runs {run}, which is not open"
+        (entry,) = found
         assert (entry.state, entry.owner) == (State.STARTED, node.owner)
         assert entry.attempt == run.attempt
         assert run.occurrence == occurrence_id(ELECTION, run.job, run.planned_at)
@@ -251,11 +252,8 @@ class FleetMachine(RuleBasedStateMachine):
         """Two nodes, of which one leads, and every job is known."""
         self.boot(0)
         self.boot(0)
-        self.pass_time(1.0)
-        self.node(0).work()
+        self.live(1)
 
-    @precondition(lambda self: len(self.nodes) < 3)
-    @rule(release=st.integers(0, 1))
     def boot(self, release: int) -> None:
         """Another process comes up."""
         self.booted += 1
@@ -269,18 +267,24 @@ class FleetMachine(RuleBasedStateMachine):
         node.mind_the_lease()
         self.nodes.append(node)
 
-    @rule(seconds=st.sampled_from([0.5, 3.0, 5.0, 6.0, 13.0, 40.0]))
-    def advance(self, seconds: float) -> None:
-        """Time passes, and no thread gets to do anything."""
-        self.pass_time(seconds)
-
-    @rule(seconds=st.integers(1, 8))
-    def live(self, seconds: int) -> None:
+    def live(self, seconds: int, steps: int = 1000) -> None:
         """Time passes, and everybody does what there is to do."""
         for _ in range(seconds):
             self.pass_time(1.0)
             for node in self.nodes:
-                node.work()
+                node.work(steps)
+
+    @rule(seconds=st.integers(1, 8), ending=BOTH, steps=st.sampled_from([2, 5, 12, 1000]))
+    def live_on(self, seconds: int, ending: bool, steps: int) -> None:
+        """Time passes, bodies come to their end, and everybody gets some way with what is to do."""
+        for body in [body for node in self.nodes for body in node.bodies if ending]:
+            body.done = True
+        self.live(seconds, steps)
+
+    @rule(seconds=st.sampled_from([0.5, 3.0, 6.0, 13.0, 40.0]))
+    def idle(self, seconds: float) -> None:
+        """Time passes, and no thread gets to do anything."""
+        self.pass_time(seconds)
 
     @rule(index=NODES)
     def work(self, index: int) -> None:
@@ -297,7 +301,6 @@ class FleetMachine(RuleBasedStateMachine):
                 if task.ready:
                     task.resume()
 
-    @precondition(lambda self: any(node.bodies for node in self.nodes))
     @rule(index=NODES, which=st.integers(0, 9), fails=st.booleans())
     def end_body(self, index: int, which: int, fails: bool) -> None:
         """A body comes to its end."""
@@ -308,66 +311,68 @@ class FleetMachine(RuleBasedStateMachine):
 
     # -- what goes wrong --------------------------------------------------------------------------
 
-    @precondition(lambda self: len(self.nodes) > 1)
-    @rule(index=NODES, noticed=st.booleans())
-    def kill(self, index: int, noticed: bool) -> None:
-        """A process dies, and its store notices at once, or its lease has to run out."""
+    @rule(index=NODES, what=st.sampled_from(["kill", "shut_down", "black_out", "boot"]), late=BOTH)
+    def processes(self, index: int, what: str, late: bool) -> None:
+        """Processes come and go; *late* if the store learns of a death by the lease alone."""
         node = self.node(index)
-        self.nodes.remove(node)
-        node.die()
-        if noticed and node.candidacy is not None:
+        if what == "black_out":
+            for each in self.nodes:
+                each.die()
+            self.nodes.clear()
+            self.pass_time(30.0 if late else 2.0)
+        elif what == "boot" or len(self.nodes) == 1:
+            if len(self.nodes) == 3:
+                return
+        elif not node.frozen:
+            self.nodes.remove(node)
+            if what == "shut_down":
+                node.shut_down()
+            else:
+                node.die()
+                if node.candidacy is not None and not late:
+                    self.store.expire(node.candidacy)
+            return
+        self.boot(int(late))
+
+    @rule(index=NODES, what=st.sampled_from(["revoke", "resign", "freeze"]))
+    def leadership(self, index: int, what: str) -> None:
+        """A term ends: unknown to its holder, by will, or while the holder can not see it."""
+        node = self.node(index)
+        if what == "freeze":
+            node.frozen = not node.frozen
+        elif what == "resign":
+            node.resign()
+        elif node.candidacy is not None:
             self.store.expire(node.candidacy)
 
-    @rule(seconds=st.sampled_from([2.0, 30.0, 90.0]), release=st.integers(0, 1))
-    def black_out(self, seconds: float, release: int) -> None:
-        """Every process dies, and one comes up after some time."""
-        for node in self.nodes:
-            node.die()
-        self.nodes.clear()
-        self.pass_time(seconds)
-        self.boot(release)
+    @rule(index=NODES, seconds=st.integers(1, 3), knows=BOTH)
+    def deposed(self, index: int, seconds: int, knows: bool) -> None:
+        """The one who leads is deposed, and the next one gets to work before or beside it."""
+        leading = [node for node in self.nodes if node.term is not None]
+        if not leading:
+            return
+        node = leading[index % len(leading)]
+        if knows:
+            node.resign()
+        elif node.candidacy is not None:
+            self.store.expire(node.candidacy)
+            for other in self.nodes:
+                if other is not node:
+                    other.mind_the_lease()
+                    other.work()
+            node.work()
+        self.live(seconds)
 
-    @precondition(lambda self: len(self.nodes) > 1)
-    @rule(index=NODES)
-    def shut_down(self, index: int) -> None:
-        """A process is told to stop, twice."""
-        node = self.node(index)
-        if not node.frozen:
-            self.nodes.remove(node)
-            node.shut_down()
-
-    @rule(index=NODES)
-    def revoke(self, index: int) -> None:
-        """A lease is revoked while its holder believes in it for some time more."""
-        candidacy = self.node(index).candidacy
-        if candidacy is not None:
-            self.store.expire(candidacy)
-
-    @rule(index=NODES)
-    def resign(self, index: int) -> None:
-        """A node gives its term up and stands again."""
-        self.node(index).resign()
-
-    @rule(index=NODES)
-    def freeze(self, index: int) -> None:
-        """A process is stopped, or goes on."""
-        node = self.node(index)
-        node.frozen = not node.frozen
-
-    @rule()
-    def lose_reply(self) -> None:
-        """The next commit is done, and nobody learns of it."""
-        self.store.lose_reply("commit")
-
-    @rule()
-    def withhold(self) -> None:
-        """The next commit stays under way until `deliver`."""
-        self.store.withhold_next = True
-
-    @rule()
-    def deliver(self) -> None:
-        """What was under way arrives."""
-        self.store.deliver()
+    @rule(what=st.sampled_from(["lose", "withhold", "deliver"]), index=NODES)
+    def network(self, what: str, index: int) -> None:
+        """The next reply is lost, or the next request late; or what was late arrives."""
+        if what == "deliver":
+            self.store.deliver()
+        elif what == "lose":
+            self.store.lose_reply("commit")
+        else:
+            self.store.withhold_next = True
+        self.node(index).work()
 
     @rule(seconds=st.sampled_from([2.0, 8.0, 30.0]))
     def cut(self, seconds: float) -> None:
@@ -375,8 +380,6 @@ class FleetMachine(RuleBasedStateMachine):
         self.store.cut()
         self.restore_at = self.clock.now() + seconds
 
-    @precondition(lambda self: self.restore_at is not None)
-    @rule()
     def restore(self) -> None:
         """The store is back."""
         self.store.restore()
@@ -417,10 +420,14 @@ class FleetMachine(RuleBasedStateMachine):
     def work_and_end_bodies(self, node: Node) -> None:
         """Let a process do all it can do, with bodies that come to their end at once."""
         node.work()
-        while node.bodies:
+        for _ in range(100):
+            if not node.bodies:
+                return
             for body in node.bodies:
                 body.done = True
             node.work()
+        msg = f"{node} starts bodies without end"
+        raise AssertionError(msg)
 
     def left(self) -> list[str]:
         """Return the jobs that have something open, or something due."""

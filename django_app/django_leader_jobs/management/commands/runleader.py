@@ -16,7 +16,7 @@ from leader_jobs.adapters.apscheduler_timer import APSchedulerTimer
 from leader_jobs.assembly import command_part, job_part
 from leader_jobs.clock import Clock, SystemClock
 from leader_jobs.command import CommandUnusable, Restart
-from leader_jobs.config import Settings
+from leader_jobs.config import Settings, application
 from leader_jobs.exceptions import ConfigurationError, LeaderJobsError
 from leader_jobs.jobs import registry
 from leader_jobs.names import check_election
@@ -77,6 +77,8 @@ class Command(BaseCommand):
             election=named[0] if named else None,
             **{key: options[key] for key in ("store", "node", "ttl", "grace")},
         )
+        # What the options say holds for the jobs of this process, too.
+        application.configure(lambda: settings)
         elections = _elections_of_command(settings, named) if argv else _elections_of_jobs(named)
         clock = SystemClock()
         with closing(open_store(settings, clock=clock)) as store:

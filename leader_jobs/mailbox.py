@@ -1,0 +1,56 @@
+"""
+Signals and notes of other threads, received one after the other by the main thread.
+
+A main thread that waits on a lock or a queue may never hear of a signal: one that arrives just
+before it blocks sets a flag that nobody looks at. The kernel writing to a socket has no such gap,
+so the interpreter's wake-up descriptor is what the main thread reads from.
+"""
+
+import signal
+import socket
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Final
+
+__all__ = ["NOTE", "Mailbox"]
+
+#: What `Mailbox.get` returns for a note; no signal has this number.
+NOTE: Final = 0
+
+
+class Mailbox:
+    """Where signals and notes arrive in order; made, opened and read by the main thread."""
+
+    def __init__(self) -> None:
+        self._reader, self._writer = socket.socketpair()
+        self._writer.setblocking(False)
+
+    def put(self, number: int = NOTE) -> None:
+        """Put a note, or a signal's number, from any thread; never blocks."""
+        self._writer.send(bytes([number]))
+
+    def get(self) -> int:
+        """Wait for the next signal's number, or `NOTE`."""
+        return self._reader.recv(1)[0]
+
+    @contextmanager
+    def open(self, numbers: Iterable[signal.Signals]) -> Iterator[None]:
+        """Receive the signals *numbers* here, instead of what was done with them before."""
+        handlers = {number: signal.signal(number, _leave_it_to_the_mailbox) for number in numbers}
+        descriptor = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(descriptor)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+
+    def close(self) -> None:
+        """Close the sockets."""
+        self._reader.close()
+        self._writer.close()
+
+
+def _leave_it_to_the_mailbox(number: int, frame: FrameType | None) -> None:
+    """Do nothing: that a handler is there at all makes the interpreter write to the mailbox."""

@@ -1,0 +1,115 @@
+"""Ledgers, terms and jobs for tests that drive the ledger by hand, on a store in memory."""
+
+from collections.abc import Callable
+from datetime import timedelta
+
+from leader_jobs.claims import Claims
+from leader_jobs.jobs import Job
+from leader_jobs.ledger import Claim, Ledger
+from leader_jobs.occurrences import Policy, occurrence_id
+from leader_jobs.proposals import Proposal
+from leader_jobs.records import JobRecord, OccurrenceRecord, State
+from leader_jobs.schedules import Every
+from leader_jobs.stores.base import Candidacy
+from leader_jobs.stores.memory import MemoryStore
+from leader_jobs.term import Term
+from leader_jobs.testing import ManualClock
+from testsupport.place import ELECTION
+
+__all__ = ["LedgerNode", "entries_of", "make_job", "reader", "record_of", "states"]
+
+
+def make_job(
+    name: str = "job",
+    every: float | timedelta = 10,
+    *,
+    body: Callable[[], object] = lambda: None,
+    rerun: bool = False,
+    policy: Policy | None = None,
+) -> Job:
+    """Return a job that is due every *every* seconds."""
+    return Job(
+        name=name,
+        function=body,
+        schedule=Every(every),
+        policy=policy or Policy(),
+        rerun_on_crash=rerun,
+        election=None,
+        place=name,
+    )
+
+
+class LedgerNode:
+    """
+    What one process has: a ledger of its own, a candidacy, and a term once it leads.
+
+    Args:
+        name: the node's label and incarnation.
+        store: the store all nodes share.
+        clock: the clock all nodes share.
+    """
+
+    def __init__(self, name: str, store: MemoryStore, clock: ManualClock) -> None:
+        self.name = name
+        self.store = store
+        self.clock = clock
+        self.ledger = Ledger(store, ELECTION, node=name, owner=name, clock=clock)
+        self.candidacy = self.stand()
+
+    def stand(self) -> Candidacy:
+        """Enrol, under a lease that outlives the test."""
+        proposal = Proposal(
+            node=self.name, host="host", pid=1, version="0", incarnation=self.name
+        ).encode()
+        self.candidacy = self.store.enrol(
+            ELECTION, proposal, 100_000.0, deadline=self.clock.now() + 1
+        )
+        return self.candidacy
+
+    def term(self, lasts: float = 100_000.0) -> Term:
+        """Return a term of the present candidacy, which may or may not lead."""
+        return Term(candidacy=self.candidacy, deadline=self.clock.now() + lasts, clock=self.clock)
+
+    def claims(self, *jobs: Job, term: Term | None = None) -> Claims:
+        """Begin a term's claims."""
+        return Claims(self.ledger, term or self.term(), jobs, clock=self.clock)
+
+    def tick(self, claims: Claims) -> tuple[Claim, ...]:
+        """Tick now."""
+        return claims.tick(self.clock.utcnow()).claims
+
+    def dies(self) -> None:
+        """End the candidacy as the death of the process does."""
+        self.store.expire(self.candidacy)
+
+    def open_claim(self, job: Job, number: int = 0) -> Claim:
+        """Return the claim of an open occurrence of *job*, the oldest one by default."""
+        entry = record_of(self.store, job.name, self.clock).open[number]
+        return Claim(
+            job=job.name,
+            occurrence=occurrence_id(ELECTION, job.name, entry.planned_at),
+            planned_at=entry.planned_at,
+            sequence=entry.sequence,
+            attempt=entry.attempt,
+            token=self.candidacy.token,
+        )
+
+
+def reader(store: MemoryStore, clock: ManualClock) -> Ledger:
+    """Return a ledger that remembers nothing."""
+    return Ledger(store, ELECTION, node="reader", owner="reader", clock=clock)
+
+
+def record_of(store: MemoryStore, job: str, clock: ManualClock) -> JobRecord:
+    """Return the record of a job as it stands in the store."""
+    return reader(store, clock).jobs()[job]
+
+
+def entries_of(store: MemoryStore, job: str, clock: ManualClock) -> list[OccurrenceRecord]:
+    """Return all that is kept of the occurrences of a job."""
+    return reader(store, clock).history(job)
+
+
+def states(store: MemoryStore, job: str, clock: ManualClock) -> list[State]:
+    """Return what became of the occurrences of a job, oldest first."""
+    return [entry.state for entry in entries_of(store, job, clock)]
