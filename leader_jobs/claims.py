@@ -10,6 +10,7 @@ not others; the next one recovers the former and finds the latter still due.
 import logging
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final, Protocol
@@ -148,8 +149,8 @@ class Claims:
         claims = [c for unit in units if not unit.changed for c in self._accept(unit)]
         unsettled = False
         changed = [unit for unit in units if unit.changed]
-        for batch, writes in _batches(changed, self._ledger.store.limits):
-            if self._commit(batch, writes):
+        for batch, committed in self._commit_all(changed):
+            if committed:
                 claims.extend(claim for unit in batch for claim in self._accept(unit))
             else:
                 unsettled = True
@@ -265,8 +266,6 @@ class Claims:
         for instant in planned.run:
             unit.claims.append((record.sequence, instant, 1))
             record = record.claim(instant, token=token, node=node, now=now)
-        if planned.cursor != record.cursor:
-            record = replace(record, cursor=planned.cursor)
         unit.changed = unit.changed or record is not unit.record
         unit.record = record
 
@@ -293,6 +292,22 @@ class Claims:
         )
 
     # -- many jobs --------------------------------------------------------------------------------
+
+    def _commit_all(self, units: Sequence[_Unit]) -> Iterator[tuple[list[_Unit], bool]]:
+        """Commit *units* in as few transactions as it takes; yield each batch, and whether it is."""
+        limits = self._ledger.store.limits
+        if limits.at_once == 1 or len(units) <= limits.guards // 2:  # most often a single one
+            for batch, writes in _batches(units, limits):
+                yield batch, self._commit(batch, writes)
+            return
+        # Each transaction stands by itself, so that one can be under way while the next is packed.
+        with ThreadPoolExecutor(limits.at_once, thread_name_prefix="leader-jobs-claim") as pool:
+            under_way = [
+                (batch, pool.submit(self._commit, batch, writes))
+                for batch, writes in _batches(units, limits)
+            ]
+            for batch, outcome in under_way:
+                yield batch, outcome.result()
 
     def _commit(self, batch: Sequence[_Unit], writes: Sequence[Write]) -> bool:
         names = [unit.record.job for unit in batch]

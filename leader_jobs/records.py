@@ -200,7 +200,7 @@ class JobRecord:
         return replace(self, open=tuple(e for e in self.open if e.sequence != sequence))
 
     def claim(self, planned_at: datetime, *, token: int, node: str, now: datetime) -> Self:
-        """Return the record with one more open occurrence, claimed."""
+        """Return the record with one more open occurrence, claimed, up to which it now accounts."""
         entry = OccurrenceRecord(
             sequence=self.sequence,
             planned_at=planned_at,
@@ -209,7 +209,9 @@ class JobRecord:
             node=node,
             claimed_at=now,
         )
-        return replace(self, sequence=self.sequence + 1, open=(*self.open, entry))
+        return replace(
+            self, cursor=planned_at, sequence=self.sequence + 1, open=(*self.open, entry)
+        )
 
     def pass_over(
         self, passed: Passed, *, token: int, node: str, now: datetime
@@ -229,7 +231,7 @@ class JobRecord:
             claimed_at=now,
             ended_at=now,
         )
-        return replace(self, sequence=self.sequence + 1), entry
+        return replace(self, cursor=passed.last, sequence=self.sequence + 1), entry
 
 
 _ENCODER: Final = json.JSONEncoder(separators=(",", ":"))
@@ -244,10 +246,10 @@ def _plain(record: OccurrenceRecord | JobRecord) -> dict[str, Any]:
     plain: dict[str, Any] = {"v": _FORMAT}
     for name, default in _FIELDS[type(record)]:
         value = getattr(record, name)
-        if value == default:
-            continue
-        if isinstance(value, datetime):
+        if type(value) is datetime:
             value = (value if value.tzinfo is UTC else value.astimezone(UTC)).isoformat()
+        elif value == default:
+            continue
         plain[name] = value
     return plain
 

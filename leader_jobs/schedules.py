@@ -59,6 +59,8 @@ def as_utc(instant: datetime) -> datetime:
     Raises:
         ConfigurationError: it is naive, so it means another instant on each node.
     """
+    if instant.tzinfo is UTC:
+        return instant
     if instant.utcoffset() is None:
         msg = f"{instant!r} has no time zone; pass an aware datetime"
         raise ConfigurationError(msg)

@@ -19,7 +19,7 @@ __all__ = ["LIMITS", "Register"]
 
 #: Of etcd's 128 compares (``--max-txn-ops``) the fence takes two; of its 1.5 MiB a request the keys,
 #: which are sent twice, take a share.
-LIMITS: Final = Limits(guards=126, writes=128, size=1_000_000)
+LIMITS: Final = Limits(guards=126, writes=128, size=1_000_000, at_once=3)
 
 
 class Register:

@@ -125,11 +125,13 @@ class Limits:
         guards: how many writes may expect a version.
         writes: how many writes there may be.
         size: how many bytes keys and values may add up to.
+        at_once: how many commits it is worth having under way at once.
     """
 
     guards: int
     writes: int
     size: int
+    at_once: int = 1
 
     def check(self, writes: Sequence[Write]) -> None:
         """
@@ -143,7 +145,7 @@ class Limits:
         if guards > self.guards or len(writes) > self.writes or size > self.size:
             msg = (
                 f"a commit of {len(writes)} writes, {guards} guards and {size} bytes is beyond "
-                f"{self}; split it"
+                f"{self.writes}, {self.guards} and {self.size}; split it"
             )
             raise StoreRefused(msg)
         if len({write.key for write in writes}) < len(writes):

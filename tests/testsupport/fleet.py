@@ -21,7 +21,7 @@ from leader_jobs.proposals import Proposal
 from leader_jobs.runner import JobRunner
 from leader_jobs.runpool import RunPool
 from leader_jobs.runs import Run, current_run
-from leader_jobs.stores.base import Candidacy, Limits, Record, Write
+from leader_jobs.stores.base import Candidacy, Entrant, Limits, Record, Write
 from leader_jobs.stores.memory import MemoryStore
 from leader_jobs.term import EndReason, Term
 from leader_jobs.testing import ManualClock
@@ -43,7 +43,7 @@ class Commit:
     Attributes:
         actor: the incarnation that committed.
         leader: the incarnation that led.
-        living: all that stood in the election.
+        living: all that stood in the election when the actor last looked, a lease's time ago at most.
         before: the election's records before it.
         after: the election's records after it.
     """
@@ -89,6 +89,7 @@ class FleetStore(MemoryStore):
     ) -> None:
         super().__init__(clock, limits=limits)
         self._watch = watch
+        self._looks: dict[str, tuple[float, frozenset[str]]] = {}
         self._withheld: list[tuple[str, str, tuple[Write, ...], Candidacy | None]] = []
         self.withhold_next = False
 
@@ -96,6 +97,16 @@ class FleetStore(MemoryStore):
         """Return the records whose keys start with *prefix*."""
         park()
         found = super().read(election, prefix, deadline=deadline)
+        park()
+        return found
+
+    def candidates(
+        self, election: str, *, deadline: float, leases: bool = False
+    ) -> tuple[Entrant, ...]:
+        """List the living candidates."""
+        park()
+        found = super().candidates(election, deadline=deadline, leases=leases)
+        self._looks[actor()] = (self._clock.now(), frozenset(self.standing_now()))
         park()
         return found
 
@@ -137,16 +148,19 @@ class FleetStore(MemoryStore):
         deadline: float,
     ) -> int:
         before = dict(self._state.registers.get(election, {}))
-        living = self.living()
+        living = self.standing_now()
+        looked_at, seen = self._looks.get(doer, (0.0, frozenset(living)))
+        if self._clock.now() > looked_at + TTL:
+            seen = frozenset(living)
         try:
             return super().commit(election, writes, candidacy=candidacy, deadline=deadline)
         finally:
             after = dict(self._state.registers.get(election, {}))
             if after != before:
                 leader = next(iter(living), None)
-                self._watch(Commit(doer, leader, frozenset(living), before, after))
+                self._watch(Commit(doer, leader, seen, before, after))
 
-    def living(self) -> list[str]:
+    def standing_now(self) -> list[str]:
         """Return the incarnations that stand in the election, whoever is cut off; leader first."""
         seats = self._electorate(self._state, ELECTION).seats.values()
         proposals = (Proposal.decode(seat.proposal) for seat in seats)

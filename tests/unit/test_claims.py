@@ -168,7 +168,7 @@ def test_all_that_is_due_is_claimed_in_one_transaction(
     [
         (Limits(guards=4, writes=128, size=1_000_000), [4, 4, 2]),
         (Limits(guards=128, writes=3, size=1_000_000), [3, 3, 3, 1]),
-        (Limits(guards=128, writes=128, size=1_200), [3, 3, 3, 1]),
+        (Limits(guards=128, writes=128, size=1_000), [3, 3, 3, 1]),
     ],
     ids=["guards", "writes", "size"],
 )
