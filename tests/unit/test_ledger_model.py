@@ -222,7 +222,7 @@ class FleetMachine(RuleBasedStateMachine):
         self.promises = Promises()
         self.clock = FleetClock()
         self.store = FleetStore(
-            self.clock, limits=Limits(2, 128, 1_000_000), watch=self.promises.seen
+            self.clock, limits=Limits(2, 128, 1_000_000, at_once=1), watch=self.promises.seen
         )
         self.nodes: list[Node] = []
         self.booted = 0
