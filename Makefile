@@ -7,7 +7,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SOURCES := leader_jobs django_app tests benchmarks example_project docs
-BENCHMARKS := calls ticks takeover
+BENCHMARKS := calls ticks takeover standbys
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

@@ -90,7 +90,7 @@ class FleetStore(MemoryStore):
         super().__init__(clock, limits=limits)
         self._watch = watch
         self._looks: dict[str, tuple[float, frozenset[str]]] = {}
-        self._withheld: list[tuple[str, str, tuple[Write, ...], Candidacy | None]] = []
+        self._withheld: list[Callable[[], int]] = []
         self.withhold_next = False
 
     def read(self, election: str, prefix: str, *, deadline: float) -> Mapping[str, Record]:
@@ -120,44 +120,49 @@ class FleetStore(MemoryStore):
     ) -> int:
         """Write a batch, or leave it under way if `withhold_next` is set."""
         park()
+        doer, seen = actor(), self._seen_by(actor())
+
+        def arrive(deadline: float = deadline) -> int:
+            return self._arrive(doer, seen, election, writes, candidacy, deadline)
+
         if self.withhold_next:
             self.withhold_next = False
-            self._withheld.append((actor(), election, tuple(writes), candidacy))
+            self._withheld.append(lambda: arrive(float("inf")))
             msg = "commit: no reply in time; the request is still under way"
             raise StoreUnavailable(msg)
         try:
-            return self._watched(actor(), election, writes, candidacy, deadline)
+            return arrive()
         finally:
             park()
 
     def deliver(self) -> None:
         """Let the requests that were withheld arrive; nobody waits for the replies any more."""
         withheld, self._withheld = self._withheld, []
-        for doer, election, writes, candidacy in withheld:
-            try:
-                self._watched(doer, election, writes, candidacy, float("inf"))
-            except (CommitRefused, StoreUnavailable):
-                continue
+        for arrive in withheld:
+            with contextlib.suppress(CommitRefused, StoreUnavailable):
+                arrive()
 
-    def _watched(
+    def _seen_by(self, doer: str) -> frozenset[str]:
+        looked_at, seen = self._looks.get(doer, (0.0, frozenset()))
+        recent = self._clock.now() <= looked_at + TTL
+        return seen if recent else frozenset(self.standing_now())
+
+    def _arrive(
         self,
         doer: str,
+        seen: frozenset[str],
         election: str,
         writes: Sequence[Write],
         candidacy: Candidacy | None,
         deadline: float,
     ) -> int:
         before = dict(self._state.registers.get(election, {}))
-        living = self.standing_now()
-        looked_at, seen = self._looks.get(doer, (0.0, frozenset(living)))
-        if self._clock.now() > looked_at + TTL:
-            seen = frozenset(living)
+        leader = next(iter(self.standing_now()), None)
         try:
             return super().commit(election, writes, candidacy=candidacy, deadline=deadline)
         finally:
             after = dict(self._state.registers.get(election, {}))
             if after != before:
-                leader = next(iter(living), None)
                 self._watch(Commit(doer, leader, seen, before, after))
 
     def standing_now(self) -> list[str]:

@@ -459,5 +459,5 @@ def test_a_fleet_keeps_what_is_promised(monkeypatch: pytest.MonkeyPatch) -> None
         monkeypatch.setattr(logging.getLogger(f"leader_jobs.{name}"), "disabled", True)
     run_state_machine_as_test(
         FleetMachine,
-        settings=settings(max_examples=150, stateful_step_count=40, deadline=None),
+        settings=settings(max_examples=250, stateful_step_count=40, deadline=None),
     )

@@ -157,6 +157,25 @@ def test_a_term_does_not_begin_without_an_entry(bench: Bench) -> None:
         bench.renewer.begin_term()
 
 
+def test_a_term_rests_on_a_confirmed_renewal_from_the_start(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not only later renewals are confirmed by the store: the first one is, too."""
+    confirmed = []
+    renew = bench.store.renew
+
+    def noting(candidacy: Candidacy, *, leading: bool, deadline: float) -> float:
+        confirmed.append(leading)
+        return renew(candidacy, leading=leading, deadline=deadline)
+
+    monkeypatch.setattr(bench.store, "renew", noting)
+    bench.renewer.renew_once()
+    bench.renewer.begin_term()
+    bench.renewer.renew_once()
+
+    assert confirmed == [False, True, True]
+
+
 def test_a_waiting_candidate_outlasts_a_store_that_is_away(bench: Bench) -> None:
     """Without a term there is nothing to lose: the place in the queue is kept if the lease lives."""
     bench.store.cut()
