@@ -9,11 +9,13 @@ that names the nearest one; a value out of range is an error that names key, val
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from leader_jobs.exceptions import ConfigurationError
 from leader_jobs.names import check_election, check_namespace, check_node, nearest
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = ["ENVIRONMENT_PREFIX", "Application", "Settings", "Timing", "application", "redact"]
 
@@ -94,10 +96,10 @@ class Settings:
     workers: int = 10
     user: str | None = None
     password: str | None = field(default=None, repr=False)
-    password_file: Path | None = None
-    ca_file: Path | None = None
-    cert_file: Path | None = None
-    key_file: Path | None = None
+    password_file: "Path | None" = None
+    ca_file: "Path | None" = None
+    cert_file: "Path | None" = None
+    key_file: "Path | None" = None
 
     def __post_init__(self) -> None:
         check_namespace(self.namespace)
@@ -222,6 +224,8 @@ def _convert(name: str, value: Any, source: str) -> Any:
     elif name in _INTEGERS:
         kind = int
     elif name in _PATHS:
+        from pathlib import Path
+
         kind = Path
     elif not isinstance(value, str):
         msg = f"{source} must be a string, not {type(value).__name__}"

@@ -9,11 +9,12 @@ so, or raises. A function that also has a schedule is a job: it is registered fo
 import functools
 import inspect
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import timedelta, tzinfo
 from enum import StrEnum
-from typing import Any, Final, ParamSpec, TypeVar, overload
+from types import CodeType
+from typing import Any, Final, ParamSpec, Protocol, TypeVar, overload
 
 from leader_jobs.config import application
 from leader_jobs.exceptions import ConfigurationError, NotLeader
@@ -79,11 +80,13 @@ class JobRegistry:
         Register *job*.
 
         Raises:
-            ConfigurationError: another function has its name. The same function again, as after a
-                module was reloaded, replaces the former one.
+            ConfigurationError: the name is taken, also if by the same lines run in a loop. The same
+                lines loaded anew, as by `importlib.reload`, replace the former job.
         """
         other = self._jobs.get(job.name)
-        if other is not None and other.place != job.place:
+        if other is not None and (
+            other.place != job.place or _code(other.function) is _code(job.function)
+        ):
             msg = (
                 f"two jobs are called {job.name!r}: {other.place} and {job.place}; "
                 "give one of them another name="
@@ -112,6 +115,21 @@ class JobRegistry:
 registry: Final = JobRegistry()
 
 
+class _Decorator(Protocol):
+    """What `leader_only` with arguments returns: a skipped call returns None, awaited or not."""
+
+    @overload
+    def __call__(
+        self, function: Callable[P, Coroutine[Any, Any, R]], /
+    ) -> Callable[P, Coroutine[Any, Any, R | None]]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Callable[P, R | None]: ...
+
+
+@overload
+def leader_only(
+    function: Callable[P, Coroutine[Any, Any, R]], /
+) -> Callable[P, Coroutine[Any, Any, R | None]]: ...
 @overload
 def leader_only(function: Callable[P, R], /) -> Callable[P, R | None]: ...
 @overload
@@ -129,7 +147,7 @@ def leader_only(
     on_crash: OnCrash | str = ...,
     on_standby: OnStandby | str = ...,
     jobs: JobRegistry = ...,
-) -> Callable[[Callable[P, R]], Callable[P, R | None]]: ...
+) -> _Decorator: ...
 def leader_only(
     function: Callable[..., Any] | None = None,
     /,
@@ -190,7 +208,7 @@ def leader_only(
             _check_name(label, given=name is not None)
         guarded = _guard(body, label, election, standby)
         if schedule is not None:
-            code = inspect.unwrap(body).__code__
+            code = _code(body)
             job = Job(
                 name=label,
                 function=body,
@@ -250,6 +268,11 @@ def _why_not(election: str) -> str | None:
     if term is None:
         return f"this node does not lead election {election!r}"
     return None if term.may_start else f"the term of election {election!r} is in doubt"
+
+
+def _code(function: Callable[..., Any]) -> CodeType:
+    code: CodeType = inspect.unwrap(function).__code__
+    return code
 
 
 def _check_name(label: str, *, given: bool) -> None:

@@ -6,7 +6,6 @@ for each exactly once: it is run, or it lies in a range that is passed over for 
 """
 
 import json
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -30,7 +29,7 @@ __all__ = [
 ]
 
 #: The namespace of occurrence ids. It never changes: a changed id would be a second occurrence.
-NAMESPACE: Final = uuid.UUID("fa144f03-f598-4f23-9c31-eb93bc355848")
+NAMESPACE: Final = "fa144f03-f598-4f23-9c31-eb93bc355848"
 _MICRO: Final = timedelta(microseconds=1)
 _ON_TIME: Final = timedelta(seconds=1)
 #: Counting a passed range stops here, so that a year of missed minutes costs milliseconds.
@@ -49,7 +48,9 @@ def occurrence_id(election: str, job: str, planned_at: datetime) -> str:
         ConfigurationError: *planned_at* is naive.
     """
     instant = as_utc(planned_at).isoformat(timespec="microseconds")
-    return str(uuid.uuid5(NAMESPACE, json.dumps([election, job, instant])))
+    from uuid import UUID, uuid5
+
+    return str(uuid5(UUID(NAMESPACE), json.dumps([election, job, instant])))
 
 
 class CatchUp(StrEnum):

@@ -8,11 +8,12 @@ instant, and an instant can be the identity of an occurrence.
 """
 
 from datetime import UTC, datetime, timedelta, tzinfo
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
-from leader_jobs.crontab import CronLine
 from leader_jobs.exceptions import ConfigurationError
-from leader_jobs.zones import Stretch, Zone
+
+if TYPE_CHECKING:
+    from leader_jobs.zones import Stretch
 
 __all__ = ["EPOCH", "Cron", "Every", "Schedule", "as_utc", "microseconds"]
 
@@ -189,6 +190,10 @@ class Cron:
     """
 
     def __init__(self, expression: str, *, timezone: str | tzinfo = "UTC") -> None:
+        # Programs without crontab lines need not pay for importing what reads them.
+        from leader_jobs.crontab import CronLine
+        from leader_jobs.zones import Zone
+
         self._line: Final = CronLine(expression)
         self._zone: Final = Zone(timezone)
         # Two spellings of one rule ("1-5", "MON-FRI") differ here: an edit that changes nothing is
@@ -269,7 +274,7 @@ class Cron:
                 return instant if instant >= since else None
         return None
 
-    def _first(self, stretch: Stretch, since: datetime) -> datetime | None:
+    def _first(self, stretch: "Stretch", since: datetime) -> datetime | None:
         """Return the first planned instant of *stretch* not before *since*."""
         wall = self._opening(stretch)
         if since > stretch.begin:
@@ -280,7 +285,7 @@ class Cron:
         instant = max(stretch.begin, _instant(found, stretch.offset))
         return instant if instant < stretch.end else None
 
-    def _opening(self, stretch: Stretch) -> datetime:
+    def _opening(self, stretch: "Stretch") -> datetime:
         """
         Return the first wall time that counts in *stretch*.
 

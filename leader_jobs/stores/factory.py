@@ -6,14 +6,15 @@ and the other way round. Opening does not connect: the first call does.
 """
 
 import os
-from pathlib import Path
-from typing import Final
-from urllib.parse import unquote_to_bytes
+from typing import TYPE_CHECKING, Final
 
 from leader_jobs.clock import Clock, SystemClock
 from leader_jobs.config import Settings, redact
 from leader_jobs.exceptions import ConfigurationError
 from leader_jobs.stores.base import Store
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = ["open_store"]
 
@@ -50,7 +51,7 @@ def open_store(settings: Settings, *, clock: Clock | None = None) -> Store:
     raise ConfigurationError(msg)
 
 
-def _path(url: str, rest: str) -> Path:
+def _path(url: str, rest: str) -> "Path":
     """Return the file that a ``sqlite:`` URL names; *rest* is what follows ``sqlite://``."""
     for mark, what in ("?", "options"), ("#", "a fragment"):
         if mark in rest:
@@ -60,6 +61,9 @@ def _path(url: str, rest: str) -> Path:
                 f"remove them, or write {escaped} if the file's name has that character"
             )
             raise ConfigurationError(msg)
+    from pathlib import Path
+    from urllib.parse import unquote_to_bytes
+
     path = os.fsdecode(unquote_to_bytes(rest))
     if path.endswith("/"):
         msg = f"store is {url!r}: that names no file; write for example {_EXAMPLE}"
