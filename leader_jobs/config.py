@@ -53,7 +53,7 @@ class Timing:
     @property
     def look_every(self) -> float:
         """Seconds after which a waiting candidate looks again although nobody told it to."""
-        return 4 * self.ttl
+        return 40 * self.ttl
 
     @property
     def call_timeout(self) -> float:

@@ -6,6 +6,7 @@ before it blocks sets a flag that nobody looks at. The kernel writing to a socke
 so the interpreter's wake-up descriptor is what the main thread reads from.
 """
 
+import errno
 import signal
 import socket
 from collections.abc import Iterable, Iterator
@@ -25,19 +26,28 @@ class Mailbox:
     def __init__(self) -> None:
         self._reader, self._writer = socket.socketpair()
         self._writer.setblocking(False)
+        self._expected = {NOTE}
 
     def put(self, number: int = NOTE) -> None:
-        """Put a note, or a signal's number, from any thread; never blocks."""
-        self._writer.send(bytes([number]))
+        """Put a note, or a signal's number, from any thread; never blocks, lost after `close`."""
+        try:
+            self._writer.send(bytes([number]))
+        except OSError as error:
+            if error.errno != errno.EBADF:
+                raise
 
     def get(self) -> int:
-        """Wait for the next signal's number, or `NOTE`."""
-        return self._reader.recv(1)[0]
+        """Wait for the next number of a signal received here, or `NOTE`."""
+        # The interpreter writes every signal that has a handler, also those that are not ours.
+        while (number := self._reader.recv(1)[0]) not in self._expected:
+            continue
+        return number
 
     @contextmanager
     def open(self, numbers: Iterable[signal.Signals]) -> Iterator[None]:
         """Receive the signals *numbers* here, instead of what was done with them before."""
         handlers = {number: signal.signal(number, _leave_it_to_the_mailbox) for number in numbers}
+        self._expected.update(handlers)
         descriptor = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
         try:
             yield
