@@ -61,6 +61,6 @@ class Proposal:
             found = json.loads(raw)
             texts = {f.name: str(found[f.name])[:_MAX_TEXT] for f in fields(cls)}
             pid = int(texts.pop("pid"))
-        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        except (ValueError, TypeError, KeyError, RecursionError):
             return None
         return cls(pid=pid, **texts)

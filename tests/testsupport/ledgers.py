@@ -1,6 +1,8 @@
 """Ledgers, terms and jobs for tests that drive the ledger by hand, on a store in memory."""
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 
 from leader_jobs.claims import Claims
@@ -10,13 +12,27 @@ from leader_jobs.occurrences import Policy, occurrence_id
 from leader_jobs.proposals import Proposal
 from leader_jobs.records import JobRecord, OccurrenceRecord, State
 from leader_jobs.schedules import Every
-from leader_jobs.stores.base import Candidacy
+from leader_jobs.stores.base import Candidacy, Limits
 from leader_jobs.stores.memory import MemoryStore
 from leader_jobs.term import Term
 from leader_jobs.testing import ManualClock
+from testsupport.background import Background
 from testsupport.place import ELECTION
 
-__all__ = ["LedgerNode", "entries_of", "make_job", "reader", "record_of", "states"]
+__all__ = [
+    "OVERLAPPING",
+    "WIDE",
+    "CountingStore",
+    "LedgerNode",
+    "entries_of",
+    "make_job",
+    "passing",
+    "planned",
+    "reader",
+    "record_of",
+    "run",
+    "states",
+]
 
 
 def make_job(
@@ -37,6 +53,36 @@ def make_job(
         election=None,
         place=name,
     )
+
+
+#: The limits of an etcd server as it comes.
+WIDE = Limits(guards=128, writes=128, size=1_000_000)
+OVERLAPPING = Policy(catch_up="all", overlap=True)
+
+
+class CountingStore(MemoryStore):
+    """A store that counts its commits, and does something before the next one if asked to."""
+
+    def __init__(self, clock: ManualClock, limits: Limits = WIDE) -> None:
+        super().__init__(clock, limits=limits)
+        self.batches: list[int] = []
+        self.before: list[Callable[[], object]] = []
+
+    def commit(
+        self,
+        election: str,
+        writes: object,
+        *,
+        candidacy: Candidacy | None,
+        deadline: float,
+    ) -> int:
+        """Write a batch."""
+        assert isinstance(writes, list)
+        if self.before:
+            self.before.pop(0)()
+        version = super().commit(election, writes, candidacy=candidacy, deadline=deadline)
+        self.batches.append(len(writes))
+        return version
 
 
 class LedgerNode:
@@ -95,6 +141,19 @@ class LedgerNode:
         )
 
 
+def run(node: LedgerNode, *claims: Claim) -> None:
+    """Start and finish runs."""
+    for claim in claims:
+        assert node.ledger.start(claim, node.term())
+        assert node.ledger.finish(claim, State.SUCCEEDED)
+        node.ledger.let_go(claim)
+
+
+def planned(claims: tuple[Claim, ...]) -> list[int]:
+    """Return the planned seconds of the minute of claims."""
+    return [claim.planned_at.second for claim in claims]
+
+
 def reader(store: MemoryStore, clock: ManualClock) -> Ledger:
     """Return a ledger that remembers nothing."""
     return Ledger(store, ELECTION, node="reader", owner="reader", clock=clock)
@@ -113,3 +172,20 @@ def entries_of(store: MemoryStore, job: str, clock: ManualClock) -> list[Occurre
 def states(store: MemoryStore, job: str, clock: ManualClock) -> list[State]:
     """Return what became of the occurrences of a job, oldest first."""
     return [entry.state for entry in entries_of(store, job, clock)]
+
+
+@contextmanager
+def passing(clock: ManualClock) -> Iterator[None]:
+    """Let time pass by itself for the time of the block, for threads that wait and try again."""
+    over = threading.Event()
+
+    def advance() -> None:
+        while not over.wait(0.002):
+            clock.advance(0.05)
+
+    advancing = Background(advance)
+    try:
+        yield
+    finally:
+        over.set()
+        advancing.result()
