@@ -1,6 +1,7 @@
 """Where the collaborators of one node's part in an election are put together."""
 
-from collections.abc import Callable, Iterable, Sequence
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -44,6 +45,7 @@ def job_part(
     jobs: Iterable[Job],
     timer: Callable[[], Timer],
     around: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    run_async: Callable[[Coroutine[Any, Any, Any]], Any] = asyncio.run,
     observers: Iterable[Observer] = (),
 ) -> Part:
     """
@@ -57,6 +59,7 @@ def job_part(
         jobs: the jobs of the election.
         timer: makes what tells the runner that it is time to look.
         around: entered around each body, on its thread.
+        run_async: runs the coroutine of an asynchronous body to its end.
         observers: told of the candidate's events.
     """
     candidate = _candidate(settings, election, store, clock, observers)
@@ -76,6 +79,7 @@ def job_part(
             freed=freed,
             fenced=fenced,
             around=around,
+            run_async=run_async,
         )
 
     runner = JobRunner(

@@ -20,18 +20,15 @@ from typing import Final, Self
 
 from leader_jobs.clock import Clock, SystemClock
 from leader_jobs.config import Timing
-from leader_jobs.events import (
-    Announcer,
-    CampaignFailed,
-    CandidateEnrolled,
-    ElectionWon,
-    Event,
-    Observer,
-    Resumed,
-    Suspended,
-    TermEnded,
+from leader_jobs.events import Observer
+from leader_jobs.exceptions import (
+    CandidacyLost,
+    NotLeader,
+    StoreError,
+    StoreRefused,
+    StoreUnusable,
 )
-from leader_jobs.exceptions import CandidacyLost, NotLeader, StoreError
+from leader_jobs.herald import Herald
 from leader_jobs.names import check_election
 from leader_jobs.proposals import Proposal
 from leader_jobs.renewal import Renewer
@@ -45,6 +42,7 @@ _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 5.0
 _STOP_LIMIT: Final = 5.0
 _SLICE: Final = 1.0
+_QUICK: Final = 2.0
 
 
 class Candidate:
@@ -88,7 +86,7 @@ class Candidate:
         """Begin afresh: at construction, and in the child of a fork, which owns nothing."""
         self._pid = os.getpid()
         self.proposal = Proposal.of_this_process(self.node, self._version)
-        self._announcer = Announcer(self._observers)
+        self._herald = Herald(self.election, self.node, self._observers)
         self._lock = threading.RLock()
         self._stopping = threading.Event()
         self._leave = threading.Event()
@@ -130,8 +128,10 @@ class Candidate:
         """Begin to stand; returns at once. Starting twice in one process changes nothing."""
         if self._pid != os.getpid():
             self._reset()
-        if self._thread is not None:
+        if self._thread is not None and not self._stopping.is_set():
             return
+        if self._thread is not None:  # a stop that did not wait for the end
+            self._thread.join()
         self._stopping.clear()
         while not self._terms.empty():  # what nobody took before the last stop
             self._terms.get()
@@ -213,8 +213,9 @@ class Candidate:
         self._wake()
         if self._thread is not threading.current_thread():
             self._thread.join(timeout)
-        self._thread = None
-        self._announcer.close()
+        if not self._thread.is_alive():
+            self._thread = None
+        self._herald.close()
         atexit.unregister(self.stop)
 
     def verify(self, timeout: float) -> bool:
@@ -251,51 +252,74 @@ class Candidate:
 
     def _campaign(self) -> None:
         pause = _FIRST_PAUSE
+        candidacy: Candidacy | None = None
         while not self._stopping.is_set():
+            standing, candidacy = candidacy, None
             try:
-                self._stand()
-                pause = _FIRST_PAUSE
-            except CandidacyLost as error:
-                _log.info("election %r: candidacy lost, standing again: %s", self.election, error)
+                candidacy = self._stand(standing or self._enrol(Timing(self._ttl).valid_for))
                 pause = _FIRST_PAUSE
             except StoreError as error:
                 pause = min(2 * pause, _LONGEST_PAUSE)
-                self._failed(error, pause)
+                self._herald.failed(error, pause)
             except Exception as error:  # noqa: BLE001  losing a term never ends the process
                 _log.exception("election %r: the campaign failed unexpectedly", self.election)
                 pause = min(2 * pause, _LONGEST_PAUSE)
-                self._failed(error, pause)
-            if not self._stopping.is_set():
+                self._herald.failed(error, pause)
+            if candidacy is None:
                 self._clock.wait(self._stopping, pause * random.uniform(0.5, 1.0))  # noqa: S311  jitter
+        if candidacy is not None:
+            self._withdraw(candidacy)
 
-    def _failed(self, error: Exception, pause: float) -> None:
-        _log.warning("election %r: could not stand (%s); trying again", self.election, error)
-        self._announce(CampaignFailed(self.election, self.node, str(error), pause))
-
-    def _stand(self) -> None:
-        """Go through one candidacy, from enrolment to withdrawal."""
-        self._leave.clear()
-        limit = self._clock.now() + Timing(self._ttl).valid_for
+    def _enrol(self, within: float) -> Candidacy:
         candidacy = self._store.enrol(
-            self.election, self.proposal.encode(), self._ttl, deadline=limit
+            self.election,
+            self.proposal.encode(),
+            self._ttl,
+            deadline=self._clock.now() + within,
         )
+        self._herald.enrolled(candidacy)
+        return candidacy
+
+    def _stand(self, candidacy: Candidacy) -> Candidacy | None:
+        """Go through one candidacy to its withdrawal; return the next one if it is there already."""
+        self._leave.clear()
         renewer = Renewer(
             store=self._store,
             candidacy=candidacy,
             clock=self._clock,
-            announce_suspended=self._suspended,
-            announce_resumed=self._resumed,
+            announce_suspended=self._herald.suspended,
+            announce_resumed=self._herald.resumed,
         )
         self._candidacy = candidacy
-        self._announce(CandidateEnrolled(self.election, self.node, candidacy.token, candidacy.ttl))
-        renewer.start()
         try:
-            while not self._done(renewer):
-                self._look(candidacy, renewer)
+            renewer.start()
+            self._watch_over(candidacy, renewer)
+            self._end_term(EndReason.LOST)
+            return self._stand_behind()
         finally:
             renewer.stop()
             self._end_term(EndReason.LOST)
             self._withdraw(candidacy)
+
+    def _watch_over(self, candidacy: Candidacy, renewer: Renewer) -> None:
+        try:
+            while not self._done(renewer):
+                self._look(candidacy, renewer)
+        except CandidacyLost as error:
+            self._herald.candidacy_lost(error)
+
+    def _stand_behind(self) -> Candidacy | None:
+        """
+        Enrol again before the former candidacy is withdrawn, unless this is the end.
+
+        Whoever takes over sees by our entries that bodies still running here are alive.
+        """
+        if self._stopping.is_set():
+            return None
+        try:
+            return self._enrol(min(_QUICK, self._ttl))
+        except StoreError:
+            return None  # the campaign goes on trying, and says so
 
     def _done(self, renewer: Renewer) -> bool:
         return self._stopping.is_set() or self._leave.is_set() or renewer.over.is_set()
@@ -311,13 +335,15 @@ class Candidate:
                 self._begin_term(renewer)
             elif not standing.leads and self._announced_wait is not candidacy:
                 self._announced_wait = candidacy
-                _log.info("node %s stands by in election %r", self.node, self.election)
+                self._herald.stands_by()
         except CandidacyLost:
             raise
         except StoreError as error:
             # Whether a term survives this is the renewer's verdict; here we only look again.
             _log.debug("election %r: no look at the electorate: %s", self.election, error)
-            self._clock.wait(renewer.over, min(timing.call_timeout, _FIRST_PAUSE))
+            refused = isinstance(error, (StoreRefused, StoreUnusable))
+            pause = timing.renew_every if refused else min(timing.call_timeout, _FIRST_PAUSE)
+            self._clock.wait(renewer.over, pause)
             return
         if not self._done(renewer):
             self._store.wait(candidacy, standing, timeout=timing.look_every)
@@ -330,14 +356,7 @@ class Candidate:
             return
         self._term = term
         held_terms.post(term)
-        _log.info(
-            "node %s leads election %r: term %d, lease %g s",
-            self.node,
-            self.election,
-            term.token,
-            term.ttl,
-        )
-        self._announce(ElectionWon(self.election, self.node, term.token))
+        self._herald.won(term)
         self._terms.put(term)
 
     def _end_term(self, reason: EndReason) -> None:
@@ -351,48 +370,16 @@ class Candidate:
                 return
             self._term = None
         held_terms.remove(term)
-        _log.info(
-            "node %s no longer leads election %r: term %d ended (%s)",
-            self.node,
-            self.election,
-            term.token,
-            term.reason,
-        )
-        self._announce(TermEnded(self.election, self.node, term.token, str(term.reason)))
+        self._herald.ended(term)
 
     def _withdraw(self, candidacy: Candidacy) -> None:
         self._candidacy = None
         try:
             self._store.withdraw(candidacy, deadline=self._clock.now() + min(2.0, candidacy.ttl))
         except StoreError as error:
-            _log.info(
-                "election %r: could not withdraw (%s); the lease ends by itself within %g s",
-                self.election,
-                error,
-                candidacy.ttl,
-            )
+            self._herald.could_not_withdraw(candidacy, error)
 
     def _wake(self) -> None:
         candidacy = self._candidacy
         if candidacy is not None:
             self._store.wake(candidacy)
-
-    # -- announcements ----------------------------------------------------------------------------
-
-    def _suspended(self, term: Term, error: StoreError) -> None:
-        _log.warning(
-            "node %s suspended in election %r: renewals fail (%s); nothing new starts, the term ends "
-            "in %.1f s unless one works",
-            self.node,
-            self.election,
-            error,
-            term.remaining,
-        )
-        self._announce(Suspended(self.election, self.node, term.token, term.remaining, str(error)))
-
-    def _resumed(self, term: Term) -> None:
-        _log.info("node %s leads election %r again without doubt", self.node, self.election)
-        self._announce(Resumed(self.election, self.node, term.token))
-
-    def _announce(self, event: Event) -> None:
-        self._announcer(event)

@@ -163,6 +163,10 @@ class Claims:
         """Have the next tick look at *job* whether or not it is due; any thread may ask."""
         self._again.append(job)
 
+    def look_at_all(self) -> None:
+        """Have the next tick look at every job: what was due next may not be any more."""
+        self._again.extend(self._jobs)
+
     def next_instant(self) -> datetime | None:
         """Return the next instant at which something is due, or None if nothing ever is."""
         instants = [instant for instant in self._due.values() if instant is not None]

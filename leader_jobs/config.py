@@ -7,6 +7,7 @@ that names the nearest one; a value out of range is an error that names key, val
 """
 
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Final
@@ -21,7 +22,10 @@ __all__ = ["ENVIRONMENT_PREFIX", "Application", "Settings", "Timing", "applicati
 
 ENVIRONMENT_PREFIX: Final = "LEADER_JOBS_"
 #: Set for the command under ``runleader -- CMD`` to read; not a setting.
-_INFORMATIONAL: Final = frozenset({"TOKEN"})
+_INFORMATIONAL = "TOKEN"
+#: What Kubernetes sets in every pod beside a Service that is called ``leader-jobs``.
+_SERVICE_LINKS = "SERVICE_HOST|SERVICE_PORT.*|PORT(_.*)?"
+_NOT_OURS: Final = re.compile(f"{_INFORMATIONAL}|{_SERVICE_LINKS}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +57,7 @@ class Timing:
     @property
     def look_every(self) -> float:
         """Seconds after which a waiting candidate looks again although nobody told it to."""
-        return 40 * self.ttl
+        return 4 * self.ttl
 
     @property
     def call_timeout(self) -> float:
@@ -187,7 +191,7 @@ def _from_environment(environ: Mapping[str, str]) -> Iterator[tuple[str, str, st
     """Yield key, source and text of each setting; an empty variable counts as not given."""
     for variable, text in environ.items():
         key = variable.removeprefix(ENVIRONMENT_PREFIX)
-        if key != variable and key not in _INFORMATIONAL and text:
+        if key != variable and text and _NOT_OURS.fullmatch(key) is None:
             source = f"environment variable {variable}"
             yield (
                 _known(key.lower(), source, lambda n: ENVIRONMENT_PREFIX + n.upper()),
@@ -274,8 +278,10 @@ def _check_store(url: str) -> None:
 def redact(url: str) -> str:
     """Return *url* with any credentials in it replaced by ``***``, fit for logs and messages."""
     scheme, separator, rest = url.partition("://")
-    if "@" not in rest or scheme == "sqlite":
+    if "@" not in url or scheme == "sqlite":
         return url
+    if not separator:
+        return "***"
     # A password may itself hold slashes and at-signs: everything up to the last one goes.
     return f"{scheme}{separator}***@{rest.rpartition('@')[2]}"
 

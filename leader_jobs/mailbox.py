@@ -7,12 +7,13 @@ so the interpreter's wake-up descriptor is what the main thread reads from.
 """
 
 import errno
+import os
 import signal
 import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Final
+from typing import Any, Final
 
 __all__ = ["NOTE", "Mailbox"]
 
@@ -27,6 +28,7 @@ class Mailbox:
         self._reader, self._writer = socket.socketpair()
         self._writer.setblocking(False)
         self._expected = {NOTE}
+        self._before: dict[signal.Signals, Any] = {}
 
     def put(self, number: int = NOTE) -> None:
         """Put a note, or a signal's number, from any thread; never blocks, lost after `close`."""
@@ -46,15 +48,21 @@ class Mailbox:
     @contextmanager
     def open(self, numbers: Iterable[signal.Signals]) -> Iterator[None]:
         """Receive the signals *numbers* here, instead of what was done with them before."""
-        handlers = {number: signal.signal(number, _leave_it_to_the_mailbox) for number in numbers}
-        self._expected.update(handlers)
+        self._before = {n: signal.signal(n, _leave_it_to_the_mailbox) for n in numbers}
+        self._expected.update(self._before)
         descriptor = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+        _open.add(self)
         try:
             yield
         finally:
+            _open.discard(self)
             signal.set_wakeup_fd(descriptor)
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
+            self.restore()
+
+    def restore(self) -> None:
+        """Let the signals do again what they did before."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def close(self) -> None:
         """Close the sockets."""
@@ -64,3 +72,22 @@ class Mailbox:
 
 def _leave_it_to_the_mailbox(number: int, frame: FrameType | None) -> None:
     """Do nothing: that a handler is there at all makes the interpreter write to the mailbox."""
+
+
+_open: Final[set[Mailbox]] = set()
+
+
+def _forget_in_child() -> None:
+    """
+    Take the child of a fork off the mailbox, which is its parent's.
+
+    Otherwise a child that is terminated, as `multiprocessing` does, would stop its parent instead.
+    """
+    if _open:
+        signal.set_wakeup_fd(-1)
+        for mailbox in _open:
+            mailbox.restore()
+        _open.clear()
+
+
+os.register_at_fork(after_in_child=_forget_in_child)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from leader_jobs.clock import Clock
 from leader_jobs.config import Timing
-from leader_jobs.exceptions import CandidacyLost, StoreError
+from leader_jobs.exceptions import CandidacyLost, StoreError, StoreRefused, StoreUnusable
 from leader_jobs.stores.base import Candidacy, Store
 from leader_jobs.term import EndReason, Term
 
@@ -52,6 +52,7 @@ class Renewer:
         self._announce_suspended = announce_suspended
         self._announce_resumed = announce_resumed
         self._term: Term | None = None
+        self._good_until = clock.now() + candidacy.ttl
         self._stop = threading.Event()
         #: Set when the candidacy is over: lost, or a term of it ran into its deadline.
         self.over = threading.Event()
@@ -112,6 +113,7 @@ class Renewer:
             _log.exception("renewing election %r failed unexpectedly", self._candidacy.election)
             return self._doubt(term, StoreError(str(error)))
         else:
+            self._good_until = sent + ttl
             self._extend(term, sent + Timing(ttl).valid_for)
         return self._timing.renew_every
 
@@ -131,6 +133,11 @@ class Renewer:
             elif not term.suspended:
                 term.suspended = True
                 self._announce_suspended(term, error)
+        elif self._clock.now() >= self._good_until:
+            # Nothing is known of this candidacy any more: stand again, and say what the matter is.
+            self._finish(None, EndReason.LOST)
+        if isinstance(error, (StoreRefused, StoreUnusable)):
+            return self._timing.call_timeout
         return min(_RETRY, self._timing.call_timeout)
 
     def _finish(self, term: Term | None, reason: EndReason) -> None:

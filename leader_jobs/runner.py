@@ -13,7 +13,7 @@ from typing import Final, Protocol
 from leader_jobs.candidate import Candidate
 from leader_jobs.claims import Claims
 from leader_jobs.clock import Clock
-from leader_jobs.exceptions import Fenced, StoreError
+from leader_jobs.exceptions import Fenced, StoreError, StoreRefused, StoreUnusable
 from leader_jobs.jobs import Job
 from leader_jobs.ledger import Ledger
 from leader_jobs.occurrences import CatchUp
@@ -104,6 +104,7 @@ class JobRunner:
         try:
             while term.active and not self._stopping.is_set():
                 self._clock.wait(self._stopping, min(_LOOK, term.remaining))
+                ticker.watch_clock()
         finally:
             ticker.stop()
             self._pool.drop_waiting()
@@ -159,6 +160,7 @@ class Ticker:
         self._ticking = threading.Lock()
         self._asked = False
         self._stopped = False
+        self._complaint = ""
         self._offset = self._wall_offset()
 
     def start(self) -> None:
@@ -178,6 +180,11 @@ class Ticker:
         if not self._stopped and not self._ticking.locked():
             self._timer.wake_at(self._clock.utcnow())
 
+    def watch_clock(self) -> None:
+        """Tick at once if the wall clock has jumped: a timer set by it may have hours to go."""
+        if abs(self._wall_offset() - self._offset) >= _JUMP and not self._stopped:
+            self._timer.wake_at(self._clock.utcnow())
+
     def tick(self) -> None:
         """Claim what is due and hand it to the pool; of two calls at once, one does nothing."""
         if not self._ticking.acquire(blocking=False):
@@ -189,12 +196,22 @@ class Ticker:
             self._candidate.lose(self._term)
             return
         except StoreError as error:
-            _log.warning("nothing is started: the ledger can not be read (%s)", error)
-            unsettled = True
+            self._complain(f"nothing is started: the ledger can not be read ({error})")
+            refused = isinstance(error, (StoreRefused, StoreUnusable))
+            self._timer.wake_at(self._clock.utcnow() + (_AT_LEAST_EVERY if refused else _SOON))
+            return
+        else:
+            self._complaint = ""
         finally:
             self._ticking.release()
         if self._term.active and not self._stopped:
             self._timer.wake_at(self._next_look(unsettled=unsettled))
+
+    def _complain(self, complaint: str) -> None:
+        """Say what is the matter when it begins, not at every try."""
+        level = logging.DEBUG if complaint == self._complaint else logging.WARNING
+        self._complaint = complaint
+        _log.log(level, complaint)
 
     def _claim(self) -> bool:
         """Claim and hand over; whether something is left to settle."""
@@ -223,6 +240,8 @@ class Ticker:
             _log.warning("the wall clock jumped by %+.1f s; asking the store before going on", jump)
             if not self._candidate.verify(_ASK):
                 return False
+            if jump < 0:
+                self._claims.look_at_all()
         self._offset = offset
         return True
 

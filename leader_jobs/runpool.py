@@ -13,7 +13,7 @@ import logging
 import threading
 import traceback
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final
@@ -45,6 +45,7 @@ class RunPool:
             claim was run; on a thread of the pool.
         fenced: called with a term under which the store refused a start.
         around: entered around each body, on its thread; for what a framework has to set up.
+        run_async: runs the coroutine of an asynchronous body to its end, on the body's thread.
     """
 
     def __init__(
@@ -56,12 +57,14 @@ class RunPool:
         freed: Callable[[Job, bool], None],
         fenced: Callable[[Term], None],
         around: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        run_async: Callable[[Coroutine[Any, Any, Any]], Any] = asyncio.run,
     ) -> None:
         self._ledger = ledger
         self._clock = clock
         self._freed = freed
         self._fenced = fenced
         self._around = around
+        self._run_async = run_async
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="leader-jobs-run")
         self._changed = threading.Condition()
         self._queues: dict[str, deque[tuple[Claim, Term]]] = {}
@@ -69,6 +72,7 @@ class RunPool:
         self._begun: set[Claim] = set()
         self._closing = threading.Event()
         self._abandoned = threading.Event()
+        self._closed = False
 
     def submit(self, claim: Claim, job: Job, term: Term) -> None:
         """Run *claim* under *term* when its job's turn comes: at once, or after what is running."""
@@ -110,6 +114,7 @@ class RunPool:
         for claim, (job, begun) in left.items():
             self._give_up(claim, job, begun=begun)
         self._abandoned.set()
+        self._closed = True
         self._threads.shutdown(wait=False, cancel_futures=True)
         return not left
 
@@ -127,8 +132,11 @@ class RunPool:
     def _dispatch(self, claim: Claim, job: Job, term: Term) -> None:
         try:
             self._threads.submit(self._execute, claim, job, term)
-        except RuntimeError:  # the pool is closed; the claim stays open for the next leader
-            self._ledger.let_go(claim)
+        except RuntimeError as error:
+            if self._closed:  # the claim stays open for the next leader
+                self._ledger.let_go(claim)
+            else:  # it is queued all the same, and stays in hand until a thread is free for it
+                _log.warning("job %s waits: no thread could be started (%s)", job.name, error)
 
     def _execute(self, claim: Claim, job: Job, term: Term) -> None:
         ran = False
@@ -163,6 +171,8 @@ class RunPool:
     def _begin(self, claim: Claim, job: Job, term: Term) -> bool:
         """Record the start; True only if the body may start now, here, and nowhere else."""
         with self._changed:
+            if claim in self._running:
+                return False
             self._running[claim] = job  # from here on, for `drain` to wait for a start under way
         try:
             ours = self._record_start(claim, term)
@@ -208,15 +218,20 @@ class RunPool:
             with running(run), self._around():
                 result = job.function()
                 if inspect.iscoroutine(result):
-                    asyncio.run(result)
+                    self._run_async(result)
         except BaseException as error:  # noqa: BLE001  not even SystemExit may end a worker thread
             _log.exception("job %s (%s) failed", claim.job, claim.planned_at)
             return State.FAILED, "".join(traceback.format_exception_only(error))
         return State.SUCCEEDED, ""
 
     def _end(self, claim: Claim, state: State, reason: str) -> None:
+        tried = False
+
         def record() -> None:
-            if not self._ledger.finish(claim, state, reason):
+            nonlocal tried
+            again, tried = tried, True
+            # A try whose reply was lost has closed the run itself.
+            if not self._ledger.finish(claim, state, reason) and not again:
                 _log.warning(
                     "job %s (%s) %s, but its run had been closed as dead meanwhile",
                     claim.job,

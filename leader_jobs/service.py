@@ -134,7 +134,13 @@ class Service:
             if not part.work.drain(self._grace):
                 self._drained = False
         except Exception as error:  # noqa: BLE001  raised by `run`, when the other parts have ended
-            self._failure = error
+            part.work.stop(now=True)
+            part.work.drain(0.0)
+            if self._failure is not None:
+                _log.error("election %r: %s", part.candidate.election, error)
+            self._failure = self._failure or error
         finally:
-            part.candidate.stop()
-            self._mailbox.put()
+            try:
+                part.candidate.stop()
+            finally:
+                self._mailbox.put()

@@ -1,11 +1,13 @@
 """What a Django project adds to a node's part: its database connections."""
 
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
+from typing import Any
 
+from asgiref.sync import async_to_sync
 from django.db import close_old_connections
 
-__all__ = ["fresh_connections"]
+__all__ = ["fresh_connections", "run_async"]
 
 
 @contextmanager
@@ -16,3 +18,12 @@ def fresh_connections() -> Iterator[None]:
         yield
     finally:
         close_old_connections()
+
+
+def run_async(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Run *coroutine* to its end with its database work on this thread, where connections are fresh."""
+
+    async def awaited() -> Any:
+        return await coroutine
+
+    return async_to_sync(awaited)()

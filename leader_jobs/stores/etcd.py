@@ -265,7 +265,10 @@ class EtcdStore:
 
     def wake(self, candidacy: Candidacy) -> None:
         """Make a `wait` on this candidacy in another thread, or the next one, return now."""
-        self._waiter(candidacy).wake()
+        with self._waiters_lock:
+            waiter = self._waiters.get(candidacy)
+        if waiter is not None:
+            waiter.wake()
 
     def _waiter(self, candidacy: Candidacy) -> Waiter:
         with self._waiters_lock:

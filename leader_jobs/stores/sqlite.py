@@ -219,7 +219,9 @@ class SqliteStore:
             names = look()
         except StoreError:
             return
-        self._watch(look, names.keys(), next(iter(names), None), threading.Event(), timeout)
+        # Not one that is dead: its end was there to see before, and would end the wait at once.
+        first = next((name for name in names if is_held(self._lock_file(name))), None)
+        self._watch(look, names.keys(), first, threading.Event(), timeout)
 
     def read(self, election: str, prefix: str, *, deadline: float) -> Mapping[str, Record]:
         """Return the records whose keys begin with *prefix*. See `Store.read`."""

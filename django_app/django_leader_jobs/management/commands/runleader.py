@@ -11,7 +11,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from django_leader_jobs.conf import load_settings
 from django_leader_jobs.discovery import discover_jobs
-from django_leader_jobs.wiring import fresh_connections
+from django_leader_jobs.wiring import fresh_connections, run_async
 from leader_jobs.adapters.apscheduler_timer import APSchedulerTimer
 from leader_jobs.assembly import command_part, job_part
 from leader_jobs.clock import Clock, SystemClock
@@ -74,7 +74,8 @@ class Command(BaseCommand):
         """Stand until told to stop; return the exit status."""
         named, argv = options["election"] or [], options["command"]
         settings = load_settings(
-            election=named[0] if named else None,
+            # For jobs, the option says where to stand, not where jobs without an election belong.
+            election=named[0] if named and argv else None,
             **{key: options[key] for key in ("store", "node", "ttl", "grace")},
         )
         # What the options say holds for the jobs of this process, too.
@@ -128,6 +129,7 @@ def _job_part(settings: Settings, election: str, store: Store, clock: Clock) -> 
         jobs=registry.of(election),
         timer=APSchedulerTimer,
         around=fresh_connections,
+        run_async=run_async,
     )
 
 
