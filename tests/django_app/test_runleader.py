@@ -78,6 +78,32 @@ def refusal(site: Site, *arguments: str, status: int = 1, **environ: str) -> str
     return line
 
 
+TWO_ELECTIONS = """
+    from leader_jobs import leader_only
+
+    @leader_only(every=1, name="tidy")
+    def tidy():
+        pass
+
+    @leader_only(every=1, name="stock", election="warehouse")
+    def stock():
+        pass
+"""
+
+
+def test_an_election_named_runs_its_own_jobs_and_no_others(tmp_path: Path) -> None:
+    """Where a node stands does not decide where jobs belong that name no election."""
+    site = Site(tmp_path, TWO_ELECTIONS)
+    with site.running("runleader", "--election", "warehouse") as node, store_of(site) as store:
+        node.wait_for("leads election 'warehouse'")
+        ledger = Ledger(store, "warehouse", node="test", owner="", clock=CLOCK)
+        while not ledger.jobs():
+            CLOCK.wait(threading.Event(), 0.05)
+
+        assert set(ledger.jobs()) == {"stock"}
+        assert Ledger(store, "default", node="test", owner="", clock=CLOCK).jobs() == {}
+
+
 class TestRefusals:
     """Bad input gets one line that says what to change, and exit code 1."""
 

@@ -20,6 +20,7 @@ from leader_jobs.events import (
 from leader_jobs.exceptions import NotLeader
 from leader_jobs.leaders import Leader, find_leader, watch_leader
 from leader_jobs.proposals import Proposal
+from leader_jobs.stores.base import Candidacy
 from leader_jobs.stores.memory import MemoryStore
 from leader_jobs.term import EndReason, Term, held_terms
 from testsupport.background import Background
@@ -353,3 +354,39 @@ def test_each_term_is_given_out_once_and_only_while_it_is_active(
     assert term is not None
     assert term is not first
     assert candidate.wait_for_term(0.05) is None
+
+
+def test_who_resigns_is_never_missing_from_the_electorate(make: Make, store: MemoryStore) -> None:
+    """Bodies that still run are known to be alive by its entries, so one goes when the next is in."""
+    candidate, rival = make("one"), make("two")
+    candidate.campaign(_SOON)
+    rival.start()
+    missing = []
+    withdraw = store.withdraw
+
+    def looking(candidacy: Candidacy, *, deadline: float) -> None:
+        withdraw(candidacy, deadline=deadline)
+        entrants = store.candidates("e", deadline=deadline)
+        living = [p.incarnation for e in entrants if (p := Proposal.decode(e.proposal))]
+        missing.append(candidate.proposal.incarnation not in living)
+
+    store.withdraw = looking  # type: ignore[method-assign]  # the moment right after is what counts
+    candidate.resign()
+    assert rival.wait_for_term(_SOON)
+    store.withdraw = withdraw  # type: ignore[method-assign]
+
+    assert missing == [False]
+
+
+def test_stopped_and_started_at_once_there_is_one_campaign(make: Make, store: MemoryStore) -> None:
+    """A stop that does not wait, and a start right after, do not make two of the candidate."""
+    candidate = make("one")
+    candidate.campaign(_SOON)
+    candidate.stop(timeout=0.0)
+    second = candidate.campaign(_SOON)
+
+    names = [thread.name for thread in threading.enumerate()]
+    assert names.count("leader-jobs-campaign-e") == 1
+    assert [e.token for e in store.candidates("e", deadline=SystemClock().now() + 1)] == [
+        second.token
+    ]

@@ -305,6 +305,19 @@ def test_no_secret_is_shown() -> None:
     assert "memory://***@x" in repr(hidden)
 
 
+def test_what_kubernetes_sets_beside_a_service_is_not_taken_for_settings() -> None:
+    """A Service called leader-jobs puts variables with our prefix into every pod."""
+    environ = {
+        "LEADER_JOBS_STORE": STORE,
+        "LEADER_JOBS_SERVICE_HOST": "10.0.0.1",
+        "LEADER_JOBS_SERVICE_PORT_HTTP": "80",
+        "LEADER_JOBS_PORT": "tcp://10.0.0.1:80",
+        "LEADER_JOBS_PORT_80_TCP_ADDR": "10.0.0.1",
+    }
+
+    assert Settings.load(environ=environ).store == STORE
+
+
 @pytest.mark.parametrize(
     ("url", "shown"),
     [

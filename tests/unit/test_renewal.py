@@ -202,3 +202,15 @@ def test_a_bug_below_can_not_leave_a_term_unrenewed_in_silence(
 
     assert term.suspended
     assert "unexpectedly" in caplog.text
+
+
+def test_a_waiting_candidate_gives_up_when_its_lease_must_be_over(bench: Bench) -> None:
+    """After a whole ttl without an answer it stands anew, so that somebody hears of the trouble."""
+    bench.store.cut()
+    bench.clock.advance(_TTL - 1.0)
+    bench.renewer.renew_once()
+    assert not bench.renewer.over.is_set()
+    bench.clock.advance(1.0)
+    bench.renewer.renew_once()
+
+    assert bench.renewer.over.wait(0)

@@ -491,3 +491,14 @@ def test_the_next_term_of_the_same_process_goes_on_where_the_last_one_ended(stag
 
     instants = [entry.planned_at for entry in entries_of(stage.store, "job", stage.clock)]
     assert len(instants) == len(set(instants))
+
+
+def test_a_clock_set_back_does_not_leave_the_timer_asleep(stage: Stage) -> None:
+    """A timer set by the wall clock would sleep for the size of the step; it is woken at once."""
+    timer = stage.lead(make_job("job"))
+    stage.look(timer)
+    timer.forget()
+    stage.clock.step_wall(-3600)
+    stage.clock.advance(0.2)
+
+    assert timer.wait_woken() == stage.clock.utcnow()
