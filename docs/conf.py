@@ -44,7 +44,7 @@ nitpick_ignore_regex: Final = [
     ("py:obj", r".*"),
     ("py:class", r"(collections|contextlib|datetime|enum|pathlib|ssl|threading|typing|uuid)\..*"),
     ("py:class", r"(apscheduler|django)\..*"),
-    ("py:class", r"([A-Za-z_.]*\.)?(P|R|T)"),
+    ("py:class", r"([A-Za-z_.]*\.)?(P|R|T|Path|_Decorator)"),
 ]
 
 copybutton_prompt_text: Final = r"\$ |>>> |\.\.\. "

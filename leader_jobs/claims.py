@@ -35,6 +35,8 @@ __all__ = ["Claims", "PlannedJob", "Tick"]
 _log = logging.getLogger(__name__)
 #: How often the records of runs on other nodes are looked at again, in seconds.
 _RECHECK: Final = 1.0
+#: A body that kills its process would otherwise take down one leader after the other, for ever.
+_MOST_ATTEMPTS: Final = 5
 _TOO_LATE: Final = "window"
 _AHEAD: Final = timedelta(seconds=1)
 #: How many occurrences of one job may be open, so that all of them can be closed in one commit.
@@ -231,14 +233,15 @@ class Claims:
                 self._close(unit, entry.closed(State.SKIPPED, now, _TOO_LATE))
             else:
                 unit.claims.append((entry.sequence, entry.planned_at, entry.attempt))
-        elif job.rerun_on_crash and not late:
+        elif job.rerun_on_crash and not late and entry.attempt < _MOST_ATTEMPTS:
             unit.record = unit.record.with_open(entry.again())
             unit.claims.append((entry.sequence, entry.planned_at, entry.attempt + 1))
             unit.changed = True
         else:
-            self._close(
-                unit, entry.closed(State.INTERRUPTED, now, "the process that ran it is gone")
-            )
+            why = "the process that ran it is gone"
+            if entry.attempt > 1:
+                why += f", at attempt {entry.attempt}"
+            self._close(unit, entry.closed(State.INTERRUPTED, now, why))
 
     def _runs_elsewhere(self, entry: OccurrenceRecord) -> bool:
         if entry.state is not State.STARTED or entry.owner == self._ledger.owner:
@@ -262,7 +265,10 @@ class Claims:
         policy = job.policy
         if room < policy.max_burst:
             policy = replace(policy, max_burst=room)
-        planned = plan(job.schedule, policy, cursor=record.cursor, now=now, busy=bool(record.open))
+        # What was recovered just now waits to be started, and what was missed waits behind it.
+        recovered = {sequence for sequence, _, _ in unit.claims}
+        busy = any(entry.sequence not in recovered for entry in record.open)
+        planned = plan(job.schedule, policy, cursor=record.cursor, now=now, busy=busy)
         token, node = self._term.token, self._ledger.node
         for passed in planned.passed:
             record, entry = record.pass_over(passed, token=token, node=node, now=now)

@@ -182,8 +182,8 @@ def leader_only(
         window: how late (seconds or a timedelta) a run is still useful; None for ever.
         max_burst: how many missed occurrences ``all`` runs at most, 1 to 100.
         overlap: whether a run may start while another one of this job is alive anywhere.
-        on_crash: ``rerun`` to have a run whose process died attempted again; the body must then be
-            safe to repeat. ``interrupt`` records it and leaves it.
+        on_crash: ``rerun`` to have a run whose process died attempted again, up to five times; the
+            body must then be safe to repeat. ``interrupt`` records it and leaves it.
         on_standby: ``skip`` to do nothing and return None where leadership is missing, ``raise`` to
             raise `NotLeader` there.
         jobs: the registry to put the job in.

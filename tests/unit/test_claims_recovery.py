@@ -66,6 +66,23 @@ def test_a_claim_that_was_never_started_comes_back_under_its_own_id(
     assert states(node.store, job.name, clock) == [State.SUCCEEDED]
 
 
+def test_what_was_missed_waits_behind_what_is_recovered(
+    node: LedgerNode, other: LedgerNode, clock: ManualClock
+) -> None:
+    """A claim from long ago does not cost the job its newest occurrence."""
+    job = make_job()
+    claims = node.claims(job)
+    node.tick(claims)
+    clock.advance(10)
+    node.tick(claims)
+    node.dies()
+    clock.advance(33)
+
+    assert planned(other.tick(other.claims(job))) == [10, 40]
+    (passed,) = [e for e in entries_of(node.store, job.name, clock) if e.count > 1]
+    assert (passed.state, passed.count) == (State.COALESCED, 2)
+
+
 def started(node: LedgerNode, job: Job, clock: ManualClock) -> Claim:
     """Have *node* claim and start one occurrence of *job*."""
     claims = node.claims(job)
@@ -105,6 +122,27 @@ def test_a_run_of_a_dead_process_is_repeated_where_the_job_asks_for_it(
     assert (again.occurrence, again.attempt) == (claim.occurrence, 2)
     run(other, again)
     assert not node.ledger.start(claim, node.term())
+
+
+def test_a_body_that_kills_its_process_is_not_repeated_for_ever(
+    node: LedgerNode, store: CountingStore, clock: ManualClock
+) -> None:
+    """After five attempts it is closed as interrupted, and the fleet survives it."""
+    job = make_job(rerun=True)
+    claim = started(node, job, clock)
+    attempts = [claim.attempt]
+    while True:
+        node.dies()
+        node = LedgerNode(f"n{len(attempts)}", store, clock)
+        again = [c for c in node.tick(node.claims(job)) if c.sequence == claim.sequence]
+        if not again:
+            break
+        assert node.ledger.start(again[0], node.term())
+        attempts.append(again[0].attempt)
+
+    assert attempts == [1, 2, 3, 4, 5]
+    (entry,) = [e for e in entries_of(store, job.name, clock) if e.sequence == claim.sequence]
+    assert (entry.state, entry.attempt) == (State.INTERRUPTED, 5)
 
 
 @pytest.mark.parametrize("rerun", [False, True])
