@@ -144,8 +144,8 @@ class Limits:
         size = sum(len(write.key.encode()) + len(write.value or b"") for write in writes)
         if guards > self.guards or len(writes) > self.writes or size > self.size:
             msg = (
-                f"a commit of {len(writes)} writes, {guards} guards and {size} bytes is beyond "
-                f"{self.writes}, {self.guards} and {self.size}; split it"
+                f"a commit of {len(writes)} writes, {guards} guards and {size} bytes is beyond the "
+                f"limits of {self.writes} writes, {self.guards} guards and {self.size} bytes; split it"
             )
             raise StoreRefused(msg)
         if len({write.key for write in writes}) < len(writes):

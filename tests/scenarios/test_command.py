@@ -71,8 +71,10 @@ class TestOneLife:
         """Nothing that Python or the keeper ignores or blocks is ignored or blocked in it."""
         script = "grep -E 'Sig(Blk|Ign)' /proc/self/status | cut -f2 > $DIARY"
         new_runner(diary, script).run(new_term())
-        assert int(diary.line(), 16) == 0
-        assert int(diary.line(), 16) == 0
+        # The C library keeps a few numbers to itself, and whoever started us may have ignored them.
+        ours = sum(1 << (number - 1) for number in signal.valid_signals())
+        assert int(diary.line(), 16) & ours == 0
+        assert int(diary.line(), 16) & ours == 0
 
     def test_no_descriptor_of_ours_reaches_the_command(
         self, capfd: pytest.CaptureFixture[str]
