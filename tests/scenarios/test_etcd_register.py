@@ -122,7 +122,7 @@ def test_what_the_server_itself_refuses(
 def test_a_request_beyond_the_limits_is_not_sent(store: EtcdStore) -> None:
     """It is refused here, in words that name the limit."""
     too_large = [Write("job", bytes(store.limits.size))]
-    with pytest.raises(StoreRefused, match="limits of .* 1000000 bytes"):
+    with pytest.raises(StoreRefused, match=r"limits of .* 1000000 bytes"):
         store.commit("mail", too_large, candidacy=None, deadline=soon())
 
 
