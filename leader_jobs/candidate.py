@@ -25,8 +25,6 @@ from leader_jobs.exceptions import (
     CandidacyLost,
     NotLeader,
     StoreError,
-    StoreRefused,
-    StoreUnusable,
 )
 from leader_jobs.herald import Herald
 from leader_jobs.names import check_election
@@ -341,8 +339,8 @@ class Candidate:
         except StoreError as error:
             # Whether a term survives this is the renewer's verdict; here we only look again.
             _log.debug("election %r: no look at the electorate: %s", self.election, error)
-            refused = isinstance(error, (StoreRefused, StoreUnusable))
-            pause = timing.renew_every if refused else min(timing.call_timeout, _FIRST_PAUSE)
+            soon = min(timing.call_timeout, _FIRST_PAUSE)
+            pause = timing.renew_every if error.lasting else soon
             self._clock.wait(renewer.over, pause)
             return
         if not self._done(renewer):

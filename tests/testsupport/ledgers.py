@@ -24,6 +24,7 @@ __all__ = [
     "WIDE",
     "CountingStore",
     "LedgerNode",
+    "claim_one",
     "entries_of",
     "make_job",
     "passing",
@@ -189,3 +190,12 @@ def passing(clock: ManualClock) -> Iterator[None]:
     finally:
         over.set()
         advancing.result()
+
+
+def claim_one(node: LedgerNode, job: Job, clock: ManualClock) -> Claim:
+    """Have *node* claim the next occurrence of *job*."""
+    claims = node.claims(job)
+    node.tick(claims)
+    clock.advance(10)
+    (claim,) = node.tick(claims)
+    return claim

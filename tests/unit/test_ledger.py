@@ -17,7 +17,7 @@ from leader_jobs.stores.base import Candidacy, Write
 from leader_jobs.stores.memory import MemoryStore
 from leader_jobs.testing import ManualClock
 from testsupport.background import Background
-from testsupport.ledgers import LedgerNode, entries_of, make_job, record_of, states
+from testsupport.ledgers import LedgerNode, claim_one, entries_of, make_job, record_of, states
 from testsupport.place import ELECTION
 
 
@@ -89,15 +89,6 @@ def _job() -> Job:
 def _claim(node: LedgerNode, job: Job, clock: ManualClock) -> Claim:
     """Return a claim of the first node, which leads."""
     return claim_one(node, job, clock)
-
-
-def claim_one(node: LedgerNode, job: Job, clock: ManualClock) -> Claim:
-    """Have *node* claim the next occurrence of *job*."""
-    claims = node.claims(job)
-    node.tick(claims)
-    clock.advance(10)
-    (claim,) = node.tick(claims)
-    return claim
 
 
 # -- start, finish, release ---------------------------------------------------------------------------
