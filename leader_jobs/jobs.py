@@ -20,15 +20,26 @@ from leader_jobs.config import application
 from leader_jobs.exceptions import ConfigurationError, NotLeader
 from leader_jobs.names import check_election, check_job
 from leader_jobs.occurrences import CatchUp, Policy
+from leader_jobs.planned import PlannedJob
 from leader_jobs.runs import current_run
 from leader_jobs.schedules import Cron, Every, Schedule
 from leader_jobs.term import held_terms
 
-__all__ = ["Job", "JobRegistry", "OnCrash", "OnStandby", "leader_only", "registry"]
+__all__ = [
+    "Job",
+    "JobRegistry",
+    "OnCrash",
+    "OnStandby",
+    "Restriction",
+    "leader_only",
+    "registry",
+]
 
 _log = logging.getLogger(__name__)
 P = ParamSpec("P")
 R = TypeVar("R")
+#: The attribute by which a decorated function, and whatever wraps it, is known.
+_MARK: Final = "__leader_only__"
 
 
 class OnCrash(StrEnum):
@@ -46,27 +57,47 @@ class OnStandby(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
+class Job(PlannedJob):
     """
-    A periodic job.
+    A periodic job that is run where it is claimed.
 
     Attributes:
-        name: unique among the jobs of a process; part of every occurrence's identity.
         function: the body, without its guard: whoever runs a job has the ledger's word.
-        schedule: when it is due.
-        policy: what happens to occurrences that are late, missed or overlapping.
-        rerun_on_crash: whether a run whose process died is attempted again.
         election: the election it belongs to; None for the application's default.
         place: file and line of the function, for messages.
     """
 
-    name: str
     function: Callable[..., Any]
-    schedule: Schedule
-    policy: Policy
-    rerun_on_crash: bool
     election: str | None
     place: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restriction:
+    """
+    What `leader_only` was told, for whoever runs the function by other means than a call.
+
+    Attributes:
+        name: the job's name.
+        election: the election it named; None for the application's default.
+        schedule: when it is due; None if it is run when called only.
+        policy: what happens to occurrences that are late, missed or overlapping.
+        rerun_on_crash: whether a run whose process died is attempted again.
+        on_standby: what a call does where leadership is missing.
+    """
+
+    name: str
+    election: str | None
+    schedule: Schedule | None
+    policy: Policy
+    rerun_on_crash: bool
+    on_standby: OnStandby
+
+    @classmethod
+    def of(cls, function: object) -> "Restriction | None":
+        """Return the restriction of a decorated function (or a wrapper of one); None if it has none."""
+        found = getattr(function, _MARK, None)
+        return found if isinstance(found, cls) else None
 
 
 class JobRegistry:
@@ -206,7 +237,16 @@ def leader_only(
         label = name or f"{body.__module__}.{body.__qualname__}"
         if schedule is not None:
             _check_name(label, given=name is not None)
-        guarded = _guard(body, label, election, standby)
+        restriction = Restriction(
+            name=label,
+            election=election,
+            schedule=schedule,
+            policy=policy,
+            rerun_on_crash=crash is OnCrash.RERUN,
+            on_standby=standby,
+        )
+        guarded = _guard(body, restriction)
+        setattr(guarded, _MARK, restriction)
         if schedule is not None:
             code = _code(body)
             job = Job(
@@ -214,7 +254,7 @@ def leader_only(
                 function=body,
                 schedule=schedule,
                 policy=policy,
-                rerun_on_crash=crash is OnCrash.RERUN,
+                rerun_on_crash=restriction.rerun_on_crash,
                 election=election,
                 place=f"{code.co_filename}:{code.co_firstlineno}",
             )
@@ -224,20 +264,15 @@ def leader_only(
     return decorate if function is None else decorate(function)
 
 
-def _guard(
-    body: Callable[..., Any],
-    label: str,
-    election: str | None,
-    standby: OnStandby,
-) -> Callable[..., Any]:
+def _guard(body: Callable[..., Any], restriction: Restriction) -> Callable[..., Any]:
     """Wrap *body* so that it runs under leadership only."""
 
     def refused() -> bool:
-        why = _why_not(election or application.election)
+        why = _why_not(restriction.election or application.election)
         if why is None:
             return False
-        msg = f"{label} not run: {why}"
-        if standby is OnStandby.RAISE:
+        msg = f"{restriction.name} not run: {why}"
+        if restriction.on_standby is OnStandby.RAISE:
             raise NotLeader(msg)
         _log.info(msg)
         return True

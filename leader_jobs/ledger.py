@@ -18,6 +18,7 @@ from typing import Final
 
 from leader_jobs.clock import Clock
 from leader_jobs.exceptions import Conflict, StoreError, StoreUnavailable
+from leader_jobs.names import runners_of
 from leader_jobs.proposals import Proposal
 from leader_jobs.records import (
     JOBS_PREFIX,
@@ -32,7 +33,7 @@ from leader_jobs.records import (
 from leader_jobs.stores.base import ABSENT, Store, Write
 from leader_jobs.term import Term
 
-__all__ = ["Claim", "Ledger", "Versioned"]
+__all__ = ["Change", "Claim", "Ledger", "Versioned", "find_claimed", "history"]
 
 _CONTENTION: Final = 10
 
@@ -52,6 +53,7 @@ class Claim:
         sequence: its number in the job's record.
         attempt: which attempt this is.
         token: the term under which it is to be started.
+        retries: how many times its body asked to be retried before.
     """
 
     job: str
@@ -60,6 +62,7 @@ class Claim:
     sequence: int
     attempt: int
     token: int
+    retries: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,10 +131,14 @@ class Ledger:
         return [entries[sequence] for sequence in sorted(entries)]
 
     def living(self) -> frozenset[str]:
-        """Return the incarnations that stand in the election now; runs of others are dead."""
-        entrants = self.store.candidates(self.election, deadline=self._limit())
-        proposals = (Proposal.decode(entrant.proposal) for entrant in entrants)
-        return frozenset(p.incarnation for p in proposals if p is not None)
+        """Return the incarnations that are alive now, leading or not; runs of others are dead."""
+        found: set[str] = set()
+        for electorate in (self.election, runners_of(self.election)):
+            for entrant in self.store.candidates(electorate, deadline=self._limit()):
+                proposal = Proposal.decode(entrant.proposal)
+                if proposal is not None:
+                    found.add(proposal.incarnation)
+        return frozenset(found)
 
     def load(self, names: Iterable[str]) -> dict[str, Versioned | UnreadableRecord]:
         """
@@ -206,7 +213,7 @@ class Ledger:
         """
 
         def starting(record: JobRecord) -> Change:
-            entry = _claimed(record, claim)
+            entry = find_claimed(record, claim)
             if entry is None:
                 return None
             if entry.state is State.STARTED:
@@ -217,7 +224,7 @@ class Ledger:
             )
             return record.with_open(started), ()
 
-        return self._change(claim.job, starting, term)
+        return self.change(claim.job, starting, term)
 
     def finish(self, claim: Claim, state: State, reason: str = "") -> bool:
         """
@@ -237,7 +244,7 @@ class Ledger:
             closed = entry.closed(state, self._clock.utcnow(), reason)
             return record.without(entry.sequence), (closed,)
 
-        return self._change(claim.job, finishing, None)
+        return self.change(claim.job, finishing, None)
 
     def release(self, claim: Claim, *, again: bool = False) -> bool:
         """
@@ -258,7 +265,7 @@ class Ledger:
         """
 
         def releasing(record: JobRecord) -> Change:
-            claimed = _claimed(record, claim)
+            claimed = find_claimed(record, claim)
             if claimed is not None and claimed.state is State.CLAIMED:
                 # Nothing to change, but a start may still be on its way: a new version refuses it.
                 return replace(record), ()
@@ -268,16 +275,32 @@ class Ledger:
             back = entry.again() if again else entry.back()
             return record.with_open(back), ()
 
-        return self._change(claim.job, releasing, None)
+        return self.change(claim.job, releasing, None)
 
     def _ours(self, record: JobRecord, claim: Claim) -> OccurrenceRecord | None:
-        entry = _claimed(record, claim)
+        entry = find_claimed(record, claim)
         if entry is None or entry.state is not State.STARTED or entry.owner != self.owner:
             return None
         return entry
 
-    def _change(self, job: str, change: Callable[[JobRecord], Change], term: Term | None) -> bool:
-        """Apply *change* to the record of *job* until no other change comes between."""
+    def change(self, job: str, change: Callable[[JobRecord], Change], term: Term | None) -> bool:
+        """
+        Apply *change* to the record of *job*, until no other change comes between.
+
+        Args:
+            job: the job's name.
+            change: given the record, returns the new one and the occurrences it closes; the record
+                itself if it already is as it should be, None to refuse. It may be called repeatedly.
+            term: the term to be fenced by, or None.
+
+        Returns:
+            Whether the record now is as it should be; False if it was refused, or does not exist.
+
+        Raises:
+            Fenced: the term does not lead.
+            StoreUnavailable: not known whether it was changed.
+            UnreadableRecord: the record can not be read.
+        """
         certain = False
         for _ in range(_CONTENTION):
             found = self.load((job,))[job]
@@ -357,7 +380,7 @@ def _decode(name: str, raw: bytes) -> JobRecord:
     return record
 
 
-def _claimed(record: JobRecord, claim: Claim) -> OccurrenceRecord | None:
+def find_claimed(record: JobRecord, claim: Claim) -> OccurrenceRecord | None:
     """Return the open occurrence that *claim* is of, if it is still at that attempt."""
     entry = record.find(claim.sequence)
     # A record that was removed, or came back from a backup, counts again from where it was.

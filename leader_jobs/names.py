@@ -11,9 +11,17 @@ from collections.abc import Iterable
 
 from leader_jobs.exceptions import ConfigurationError
 
-__all__ = ["check_election", "check_job", "check_namespace", "check_node", "nearest"]
+__all__ = [
+    "check_election",
+    "check_job",
+    "check_namespace",
+    "check_node",
+    "nearest",
+    "runners_of",
+]
 
 _MAX = 128
+_RUNNERS = ".runners"
 _ELECTION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _JOB = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._:@-]*")
 _NAMESPACE = re.compile(r"/?[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*")
@@ -41,12 +49,25 @@ def nearest(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str | No
 
 def check_election(name: object) -> str:
     """Return *name* if it can name an election; raise `ConfigurationError` otherwise."""
-    return _check(
+    checked = _check(
         "election",
         name,
         _ELECTION,
         "use letters, digits, '.', '_' and '-', no slash; begin with a letter or digit",
     )
+    if checked.endswith(_RUNNERS):
+        msg = f"election {name!r} is not valid: names that end in {_RUNNERS!r} are kept for workers"
+        raise ConfigurationError(msg)
+    return checked
+
+
+def runners_of(election: str) -> str:
+    """
+    Return the electorate of the processes that run jobs of *election* without standing in it.
+
+    Nobody is elected there: its leases show which of those processes live.
+    """
+    return f"{election}{_RUNNERS}"
 
 
 def check_job(name: object) -> str:

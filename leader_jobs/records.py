@@ -34,6 +34,16 @@ JOBS_PREFIX: Final = "jobs/"
 _FORMAT: Final = 1
 
 
+_INSTANTS: Final = (
+    "planned_at",
+    "claimed_at",
+    "started_at",
+    "ended_at",
+    "dispatched_at",
+    "first",
+)
+
+
 class UnreadableRecord(LeaderJobsError):
     """A record is not one this version can read; the job it belongs to is left alone."""
 
@@ -42,6 +52,8 @@ class State(StrEnum):
     """What became of an occurrence."""
 
     CLAIMED = "claimed"
+    #: A message that starts it was handed to a broker.
+    DISPATCHED = "dispatched"
     STARTED = "started"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
@@ -79,6 +91,10 @@ class OccurrenceRecord:
         claimed_at: when.
         started_at: when its body was started, or None.
         ended_at: when it was closed, or None while it is open.
+        dispatched_at: when a message for it was last handed to a broker, or is next to be taken
+            from it, or None.
+        copies: how many times a message for it was handed to a broker.
+        retries: how many times its body asked to be retried; the message with that number counts.
         owner: the incarnation of the process that runs it; empty before.
         attempt: 1, or more after a crash of a job that asked to be rerun.
         reason: why it was skipped, interrupted or failed; one line.
@@ -95,6 +111,9 @@ class OccurrenceRecord:
     claimed_at: datetime
     started_at: datetime | None = None
     ended_at: datetime | None = None
+    dispatched_at: datetime | None = None
+    copies: int = 0
+    retries: int = 0
     owner: str = ""
     attempt: int = 1
     reason: str = ""
@@ -116,7 +135,7 @@ class OccurrenceRecord:
         """Read a record back from its JSON value; raise `UnreadableRecord` likewise."""
         try:
             values = {key: value for key, value in found.items() if key != "v"}
-            for key in ("planned_at", "claimed_at", "started_at", "ended_at", "first"):
+            for key in _INSTANTS:
                 if values.get(key) is not None:
                     values[key] = _instant(values[key])
             values["state"] = State(values["state"])
@@ -126,6 +145,10 @@ class OccurrenceRecord:
             msg = f"not an occurrence record this version can read ({error})"
             raise UnreadableRecord(msg) from None
         return record
+
+    def dispatched(self, now: datetime) -> Self:
+        """Return the record of this occurrence with one more message for it in a broker."""
+        return replace(self, state=State.DISPATCHED, dispatched_at=now, copies=self.copies + 1)
 
     def starting(self, *, token: int, node: str, owner: str, now: datetime) -> Self:
         """Return the record of this occurrence as its body is about to start."""
@@ -139,11 +162,23 @@ class OccurrenceRecord:
 
     def back(self) -> Self:
         """Return the record of this occurrence as it was before its body was to start."""
-        return replace(self, state=State.CLAIMED, owner="", started_at=None)
+        state = State.CLAIMED if self.dispatched_at is None else State.DISPATCHED
+        return replace(self, state=state, owner="", started_at=None)
+
+    def retried(self, retries: int, due: datetime) -> Self:
+        """Return the record as its body, which was started, waits to be retried at *due*."""
+        return replace(self.back(), state=State.DISPATCHED, retries=retries, dispatched_at=due)
 
     def again(self) -> Self:
         """Return the record of this occurrence as it waits for another attempt."""
-        return replace(self.back(), attempt=self.attempt + 1)
+        return replace(
+            self,
+            state=State.CLAIMED,
+            owner="",
+            started_at=None,
+            dispatched_at=None,
+            attempt=self.attempt + 1,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,6 +192,7 @@ class JobRecord:
         words: the schedule in words, for people.
         cursor: every occurrence planned up to this instant is accounted for.
         sequence: how many occurrence records there have been.
+        task: the name of what it runs, where that has one of its own (a Celery task); else empty.
         open: the occurrences claimed and not closed, oldest first.
     """
 
@@ -164,6 +200,7 @@ class JobRecord:
     schedule: str
     words: str
     cursor: datetime
+    task: str = ""
     sequence: int = 0
     open: tuple[OccurrenceRecord, ...] = ()
 

@@ -19,6 +19,7 @@ from leader_jobs.ledger import Ledger
 from leader_jobs.occurrences import CatchUp
 from leader_jobs.runpool import RunPool
 from leader_jobs.term import Term
+from leader_jobs.wallclock import WallClock
 
 __all__ = ["JobRunner", "Timer"]
 
@@ -26,8 +27,6 @@ _log = logging.getLogger(__name__)
 _LOOK: Final = 0.2
 _AT_LEAST_EVERY: Final = timedelta(seconds=1)
 _SOON: Final = timedelta(seconds=0.2)
-_JUMP: Final = 1.0
-_ASK: Final = 2.0
 
 
 class Timer(Protocol):
@@ -161,7 +160,7 @@ class Ticker:
         self._asked = False
         self._stopped = False
         self._complaint = ""
-        self._offset = self._wall_offset()
+        self._wall = WallClock(candidate, clock)
 
     def start(self) -> None:
         """Tick now, and then whenever something is due."""
@@ -182,7 +181,7 @@ class Ticker:
 
     def watch_clock(self) -> None:
         """Tick at once if the wall clock has jumped: a timer set by it may have hours to go."""
-        if abs(self._wall_offset() - self._offset) >= _JUMP and not self._stopped:
+        if self._wall.jumped and not self._stopped:
             self._timer.wake_at(self._clock.utcnow())
 
     def tick(self) -> None:
@@ -234,16 +233,7 @@ class Ticker:
 
     def _is_clock_steady(self) -> bool:
         """After a jump of the wall clock, act only if the store says that we lead."""
-        offset = self._wall_offset()
-        jump = offset - self._offset
-        if abs(jump) >= _JUMP:
-            _log.warning("the wall clock jumped by %+.1f s; asking the store before going on", jump)
-            if not self._candidate.verify(_ASK):
-                return False
-            if jump < 0:
-                self._claims.look_at_all()
-        self._offset = offset
-        return True
-
-    def _wall_offset(self) -> float:
-        return self._clock.utcnow().timestamp() - self._clock.now()
+        jump = self._wall.settle()
+        if jump is not None and jump < 0:
+            self._claims.look_at_all()
+        return jump is not None

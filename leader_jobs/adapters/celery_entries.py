@@ -1,0 +1,191 @@
+"""
+Beat entries as the ledger's jobs.
+
+An entry says what is sent and when; what happens to occurrences that are late, missed or overlapping
+is said beside it: in the entry's ``options={"leader_jobs": {...}}`` (in the admin of
+django-celery-beat, as ``{"leader_jobs": {...}}`` in the headers), or by `leader_only` on the task.
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from celery import Celery
+
+from leader_jobs.adapters.celery_schedules import Once, Paced, planned
+from leader_jobs.exceptions import ConfigurationError
+from leader_jobs.jobs import OnCrash, Restriction
+from leader_jobs.names import check_job, nearest
+from leader_jobs.occurrences import Policy
+from leader_jobs.planned import PlannedJob
+from leader_jobs.schedules import Every, Schedule, as_utc
+
+__all__ = ["HEADER", "BeatJob", "job_name", "job_of", "own_options"]
+
+#: The header that carries the ticket, and the option that carries what is said here.
+HEADER: Final = "leader_jobs"
+_POLICY: Final = ("catch_up", "window", "max_burst", "overlap")
+_KNOWN: Final = (*_POLICY, "on_crash", "guarded")
+_MICRO: Final = timedelta(microseconds=1)
+_LEAST_WINDOW: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BeatJob(PlannedJob):
+    """
+    An entry of the schedule as a job.
+
+    Attributes:
+        entry: the entry's name.
+    """
+
+    entry: str
+
+
+def job_of(entry: Any, app: Celery) -> BeatJob:
+    """
+    Return the job that *entry*, a `celery.beat.ScheduleEntry` of any kind, is.
+
+    Raises:
+        ConfigurationError: its options make no sense.
+    """
+    restriction = _restriction(entry.task, app)
+    options = own_options(entry)
+    guarded = options.get("guarded", restriction is not None)
+    rerun = restriction is not None and restriction.rerun_on_crash
+    if "on_crash" in options:
+        rerun = options["on_crash"] == OnCrash.RERUN
+    schedule = planned(entry.schedule, name=entry.name, app=app)
+    # django-celery-beat keeps what bounds an entry in the row it was read from.
+    row = getattr(entry, "model", None)
+    since = None
+    if isinstance(schedule, Once):
+        since = schedule.instant - _MICRO  # however late it is seen for the first time
+    return BeatJob(
+        name=job_name(entry.name),
+        entry=entry.name,
+        task=entry.task,
+        schedule=_bounded(schedule, row),
+        policy=_policy(entry, restriction, options),
+        rerun_on_crash=rerun,
+        guarded=bool(guarded),
+        since=since,
+        once=bool(getattr(row, "one_off", False)) and since is None,
+    )
+
+
+def job_name(entry: str) -> str:
+    """Return the name in the ledger of the entry called *entry*, which may be any text."""
+    try:
+        return check_job(entry)
+    except ConfigurationError:
+        readable = re.sub(r"[^A-Za-z0-9._:@-]", "_", entry)[:80]
+        return f"_{readable}@{hashlib.sha256(entry.encode()).hexdigest()[:16]}"
+
+
+def own_options(entry: Any) -> dict[str, Any]:
+    """
+    Return what the entry says to this library.
+
+    Raises:
+        ConfigurationError: it says something that is unknown.
+    """
+    options: Mapping[str, Any] = entry.options or {}
+    headers = options.get("headers") or {}
+    found = options.get(HEADER, headers.get(HEADER) if isinstance(headers, Mapping) else None)
+    if found is None:
+        return {}
+    if not isinstance(found, Mapping):
+        msg = f"entry {entry.name!r}: leader_jobs is {found!r}; it must be a mapping"
+        raise ConfigurationError(msg)
+    for key in found:
+        if key not in _KNOWN:
+            near = nearest(str(key), _KNOWN)
+            hint = f"did you mean {near!r}?" if near else f"known are {', '.join(_KNOWN)}"
+            msg = f"entry {entry.name!r}: leader_jobs has {key!r}, which is not an option; {hint}"
+            raise ConfigurationError(msg)
+    if found.get("on_crash", OnCrash.RERUN) not in tuple(OnCrash):
+        msg = (
+            f"entry {entry.name!r}: on_crash is {found['on_crash']!r}; "
+            "it must be 'interrupt' or 'rerun'"
+        )
+        raise ConfigurationError(msg)
+    return dict(found)
+
+
+def _restriction(task: str, app: Celery) -> Restriction | None:
+    registered = app.tasks.get(task)
+    return None if registered is None else Restriction.of(registered.run)
+
+
+def _policy(entry: Any, restriction: Restriction | None, options: Mapping[str, Any]) -> Policy:
+    base = Policy(overlap=True) if restriction is None else restriction.policy
+    values = {name: options.get(name, getattr(base, name)) for name in _POLICY}
+    expires = (entry.options or {}).get("expires")
+    if values["window"] is None and isinstance(expires, (int, float)) and expires >= _LEAST_WINDOW:
+        values["window"] = float(expires)  # a message that late would not be run
+    try:
+        return Policy(**values)
+    except ConfigurationError as error:
+        msg = f"entry {entry.name!r}: {error}"
+        raise ConfigurationError(msg) from None
+
+
+def _bounded(schedule: Schedule, row: Any) -> Schedule:
+    begin, end = getattr(row, "start_time", None), getattr(row, "expires", None)
+    if begin is None and end is None:
+        return schedule
+    if isinstance(schedule, Paced) and begin is not None:
+        schedule = Every(schedule.period, anchor=begin)
+    return Bounded(schedule, begin=begin, end=end)
+
+
+class Bounded:
+    """
+    The instants of a schedule that lie within bounds.
+
+    Args:
+        schedule: the schedule.
+        begin: the first instant that counts, aware; None for no such bound.
+        end: the first instant that does not count any more, aware; None likewise.
+    """
+
+    def __init__(self, schedule: Schedule, *, begin: datetime | None, end: datetime | None) -> None:
+        self._schedule = schedule
+        self._before = None if begin is None else as_utc(begin) - _MICRO
+        self._last = None if end is None else as_utc(end) - _MICRO
+        bounds = (None if bound is None else as_utc(bound).isoformat() for bound in (begin, end))
+        self.fingerprint: Final = "|".join((schedule.fingerprint, *(b or "" for b in bounds)))
+
+    def next_after(self, instant: datetime) -> datetime | None:
+        """Return the first planned instant strictly after *instant*; None if there is none."""
+        found = self._schedule.next_after(self._floor(instant))
+        return None if found is None or (self._last and found > self._last) else found
+
+    def latest_until(self, instant: datetime, *, after: datetime) -> datetime | None:
+        """Return the newest planned instant later than *after* and not later than *instant*."""
+        after, instant = self._floor(after), self._ceiling(instant)
+        return self._schedule.latest_until(instant, after=after) if instant > after else None
+
+    def count_between(self, after: datetime, until: datetime, *, cap: int) -> tuple[int, bool]:
+        """Count the planned instants later than *after* and not later than *until*, up to *cap*."""
+        after, until = self._floor(after), self._ceiling(until)
+        return self._schedule.count_between(after, until, cap=cap) if until > after else (0, True)
+
+    def describe(self) -> str:
+        """Return the rule in words."""
+        words = self._schedule.describe()
+        if self._before is not None:
+            words += f", from {(self._before + _MICRO).isoformat()}"
+        if self._last is not None:
+            words += f", until {(self._last + _MICRO).isoformat()}"
+        return words
+
+    def _floor(self, instant: datetime) -> datetime:
+        return instant if self._before is None else max(as_utc(instant), self._before)
+
+    def _ceiling(self, instant: datetime) -> datetime:
+        return instant if self._last is None else min(as_utc(instant), self._last)

@@ -1,0 +1,263 @@
+"""
+What is decided about one job in one tick: about what is open, about what was missed, what is due.
+
+A decision is made from the job's record alone, and from who is alive; nothing is written here.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from enum import IntEnum
+from typing import Final
+
+from leader_jobs.batches import Change
+from leader_jobs.ledger import Ledger, Versioned
+from leader_jobs.occurrences import plan
+from leader_jobs.planned import PlannedJob
+from leader_jobs.records import JobRecord, OccurrenceRecord, State
+
+__all__ = ["Decider", "Decision", "Recheck"]
+
+_log = logging.getLogger(__name__)
+#: A body that kills its process would otherwise take down one leader after the other, for ever.
+_MOST_ATTEMPTS: Final = 5
+_TOO_LATE: Final = "window"
+_AHEAD: Final = timedelta(seconds=1)
+#: How many occurrences of one job may be open, so that all of them can be closed in one commit.
+_MOST_OPEN: Final = 100
+#: After so long a message that nobody took may be lost: the occurrence is dispatched once more, under
+#: its own id. Each copy doubles the wait, so that a long queue is not flooded.
+_PATIENCE: Final = timedelta(seconds=60)
+_MOST_PATIENCE: Final = timedelta(hours=1)
+_MOST_DOUBLINGS: Final = 6
+#: What stands for the schedule of a job that ran the one time it had to.
+_DONE: Final = "done:"
+
+
+class Recheck(IntEnum):
+    """How soon a job's record, which other processes may change, is worth another look."""
+
+    NEVER = 0
+    LATER = 1
+    SOON = 2
+
+
+@dataclass(slots=True)
+class Decision(Change):
+    """
+    What is to change about one job in one tick.
+
+    Attributes:
+        job: the job.
+        now: the instant of the decision.
+        claims: sequence, planned instant, attempt and retries of what is to be started.
+        changed: whether there is anything to write.
+        recheck: how soon to look again, because of what others may do meanwhile.
+    """
+
+    job: PlannedJob = field(kw_only=True)
+    now: datetime = field(kw_only=True)
+    claims: list[tuple[int, datetime, int, int]] = field(default_factory=list)
+    changed: bool = False
+    recheck: Recheck = Recheck.NEVER
+
+    def close(self, entry: OccurrenceRecord) -> None:
+        """Move *entry* to the job's history."""
+        self.record = self.record.without(entry.sequence)
+        self.closed.append(entry)
+        self.changed = True
+
+    def claim(self, entry: OccurrenceRecord) -> None:
+        """Have the open occurrence *entry* started."""
+        self.claims.append((entry.sequence, entry.planned_at, entry.attempt, entry.retries))
+
+    def look_again(self, recheck: Recheck) -> None:
+        """Ask for another look, no later than asked for before."""
+        self.recheck = max(self.recheck, recheck)
+
+
+class Decider:
+    """
+    Decides about jobs, one at a time, during one term.
+
+    Args:
+        ledger: whose label decisions carry, and which knows what is in this process's hands.
+        token: the term's.
+        living: returns the incarnations that are alive; asked only when it matters.
+    """
+
+    def __init__(self, ledger: Ledger, token: int, *, living: Callable[[], frozenset[str]]) -> None:
+        self._ledger = ledger
+        self._token = token
+        self._living = living
+        self._warned: set[str] = set()
+
+    def decide(self, job: PlannedJob, found: Versioned, now: datetime) -> Decision:
+        """Return what is to change about *job*, whose record was *found*, at *now*."""
+        record = _record(job, found.record, now)
+        decision = Decision(
+            record, found.version, job=job, now=now, changed=record is not found.record
+        )
+        self._recover_all(decision)
+        self._plan(decision)
+        if job.guarded and not job.policy.overlap:
+            self._one_at_a_time(decision)
+        return decision
+
+    # -- what is open -----------------------------------------------------------------------------
+
+    def _recover_all(self, decision: Decision) -> None:
+        """Decide about the open occurrences that are not in the hands of this process."""
+        job = decision.job
+        loose = [e for e in decision.record.open if not self._ledger.holds(job.name, e)]
+        others: list[OccurrenceRecord] = []
+        busy = False
+        for entry in loose:
+            if entry.state is State.DISPATCHED:
+                busy = self._wait_for(decision, entry) or busy
+            elif self._runs_elsewhere(entry):
+                busy = True
+                prompt = job.rerun_on_crash or not job.guarded
+                decision.look_again(Recheck.SOON if prompt else Recheck.LATER)
+            else:
+                others.append(entry)
+        if busy and not job.policy.overlap:
+            if others:  # what else is open has to wait for the end of that run
+                decision.look_again(Recheck.SOON)
+            return
+        for entry in others:
+            self._recover(decision, entry)
+
+    def _recover(self, decision: Decision, entry: OccurrenceRecord) -> None:
+        """Decide about an open occurrence that nobody works on."""
+        job, now = decision.job, decision.now
+        late = _is_late(job, entry, now)
+        if entry.state is State.CLAIMED:
+            if late:
+                decision.close(entry.closed(State.SKIPPED, now, _TOO_LATE))
+            else:
+                decision.claim(entry)
+        elif job.rerun_on_crash and not late and entry.attempt < _MOST_ATTEMPTS:
+            again = entry.again()
+            decision.record = decision.record.with_open(again)
+            decision.claim(again)
+            decision.changed = True
+        else:
+            why = "the process that ran it is gone"
+            if entry.attempt > 1:
+                why += f", at attempt {entry.attempt}"
+            decision.close(entry.closed(State.INTERRUPTED, now, why))
+
+    def _wait_for(self, decision: Decision, entry: OccurrenceRecord) -> bool:
+        """Decide about an occurrence whose message nobody took yet; whether it may still start."""
+        job, now = decision.job, decision.now
+        if not job.guarded:
+            return False  # that it was dispatched is all there is to know
+        if _is_late(job, entry, now):
+            decision.close(entry.closed(State.SKIPPED, now, _TOO_LATE))
+            return False
+        if entry.dispatched_at is None or now - entry.dispatched_at >= _patience(entry.copies):
+            decision.claim(entry)
+        decision.look_again(Recheck.LATER)
+        return True
+
+    def _runs_elsewhere(self, entry: OccurrenceRecord) -> bool:
+        if entry.state is not State.STARTED or entry.owner == self._ledger.owner:
+            return False
+        return entry.owner in self._living()
+
+    # -- what is due ------------------------------------------------------------------------------
+
+    def _plan(self, decision: Decision) -> None:
+        record, job, now = decision.record, decision.job, decision.now
+        if record.schedule.startswith(_DONE):
+            return
+        self._warn_of_the_future(record, now)
+        room = _MOST_OPEN - len(record.open)
+        if room <= 0:
+            decision.look_again(Recheck.SOON)
+            return  # what is due stays due; bodies that never end may not fill the store
+        policy = job.policy
+        if room < policy.max_burst:
+            policy = replace(policy, max_burst=room)
+        planned = plan(
+            job.schedule, policy, cursor=record.cursor, now=now, busy=self._is_busy(decision)
+        )
+        run = planned.run[:1] if job.once else planned.run
+        if run:
+            self._close_dispatched(decision)
+            record = decision.record
+        token, node = self._token, self._ledger.node
+        for passed in planned.passed:
+            record, entry = record.pass_over(passed, token=token, node=node, now=now)
+            decision.closed.append(entry)
+        for instant in run:
+            decision.claims.append((record.sequence, instant, 1, 0))
+            record = record.claim(instant, token=token, node=node, now=now)
+        if run and job.once:
+            record = replace(record, schedule=f"{_DONE}{record.schedule}")
+        decision.changed = decision.changed or record is not decision.record
+        decision.record = record
+
+    def _is_busy(self, decision: Decision) -> bool:
+        """Whether a run of the job is alive, or an occurrence waits to be started."""
+        # What was recovered just now waits to be started, and what was missed waits behind it.
+        recovered = {claim[0] for claim in decision.claims}
+        guarded = decision.job.guarded
+        return any(
+            entry.sequence not in recovered and (guarded or entry.state is not State.DISPATCHED)
+            for entry in decision.record.open
+        )
+
+    def _close_dispatched(self, decision: Decision) -> None:
+        """Let go of what was dispatched to others that do not say what became of it."""
+        if not decision.job.guarded:
+            for entry in decision.record.open:
+                if entry.state is State.DISPATCHED:
+                    decision.close(replace(entry, ended_at=entry.dispatched_at))
+
+    def _one_at_a_time(self, decision: Decision) -> None:
+        """Have no more than the first claim dispatched: the next one waits for its end."""
+        first = next(iter(decision.record.open), None)
+        kept = [c for c in decision.claims if first is not None and c[0] == first.sequence]
+        if len(kept) < len(decision.claims):
+            decision.look_again(Recheck.SOON)
+        decision.claims = kept
+
+    def _warn_of_the_future(self, record: JobRecord, now: datetime) -> None:
+        if record.cursor - now > _AHEAD and record.job not in self._warned:
+            self._warned.add(record.job)
+            _log.warning(
+                "job %s is accounted for until %s, %.0f s ahead of this node's clock: a clock was or "
+                "is wrong; it is not due before that again",
+                record.job,
+                record.cursor.isoformat(),
+                (record.cursor - now).total_seconds(),
+            )
+
+
+def _record(job: PlannedJob, record: JobRecord | None, now: datetime) -> JobRecord:
+    """Return the job's record as its present schedule has it."""
+    fingerprint = job.schedule.fingerprint
+    if record is not None and record.schedule in (fingerprint, f"{_DONE}{fingerprint}"):
+        return record if record.task == job.task else replace(record, task=job.task)
+    # A new or changed schedule starts from now: it never fires for the past, nor at once.
+    begin = now if job.since is None else min(now, job.since)
+    words = job.schedule.describe()
+    if record is None:
+        return JobRecord(
+            job=job.name, schedule=fingerprint, words=words, cursor=begin, task=job.task
+        )
+    cursor = max(begin, record.cursor)
+    return replace(record, schedule=fingerprint, words=words, cursor=cursor, task=job.task)
+
+
+def _is_late(job: PlannedJob, entry: OccurrenceRecord, now: datetime) -> bool:
+    window = job.policy.window
+    return window is not None and now - entry.planned_at > window
+
+
+def _patience(copies: int) -> timedelta:
+    doublings = min(max(copies - 1, 0), _MOST_DOUBLINGS)
+    return min(_PATIENCE * (1 << doublings), _MOST_PATIENCE)
