@@ -23,7 +23,8 @@ __all__ = [
 _MAX = 128
 _RUNNERS = ".runners"
 _ELECTION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_JOB = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._:@-]*")
+#: Entries of a beat schedule are called things like ``add every 10 s (eu)``.
+_JOB = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9 ._:@()+,-]*[A-Za-z0-9._:@()+,-])?")
 _NAMESPACE = re.compile(r"/?[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*")
 
 
@@ -72,7 +73,13 @@ def runners_of(election: str) -> str:
 
 def check_job(name: object) -> str:
     """Return *name* if it can name a job; raise `ConfigurationError` otherwise."""
-    return _check("job name", name, _JOB, "use letters, digits and '.', '_', '-', ':', '@'")
+    return _check(
+        "job name",
+        name,
+        _JOB,
+        "use letters, digits, spaces and '.', '_', '-', ':', '@', '+', ',', '(', ')'; "
+        "begin with a letter, a digit or '_'",
+    )
 
 
 def check_namespace(name: object) -> str:

@@ -82,7 +82,7 @@ def job_name(entry: str) -> str:
     try:
         return check_job(entry)
     except ConfigurationError:
-        readable = re.sub(r"[^A-Za-z0-9._:@-]", "_", entry)[:80]
+        readable = re.sub(r"[^A-Za-z0-9 ._:@-]", "_", entry)[:80]
         return f"_{readable}@{hashlib.sha256(entry.encode()).hexdigest()[:16]}"
 
 

@@ -54,10 +54,11 @@ def planned(schedule: object, *, name: str, app: Celery) -> Schedule:
     kind = type(schedule)
     if kind is crontab:
         return _crontab(schedule, app.timezone)
+    # What is django-celery-beat's is known by its looks: its models need not be installed.
     if kind.__name__ == "TzAwareCrontab" and isinstance(schedule, crontab):
         return _crontab(schedule, getattr(schedule, "tz", app.timezone))
-    if kind.__name__ == "clocked" and hasattr(schedule, "clocked_time"):
-        return Once(schedule.clocked_time)
+    if isinstance(instant := getattr(schedule, "clocked_time", None), datetime):
+        return Once(instant)
     if kind is interval:
         given = vars(schedule)
         period = microseconds(f"entry {name!r}: run_every", given["run_every"], least=_SHORTEST)
@@ -126,8 +127,8 @@ class Paced:
     """
     The instants ``cursor + n * period``, for n from 1: what an interval means in Celery.
 
-    Args:
-        period: from 0.1 s.
+    Attributes:
+        period: how far they are apart; from 0.1 s.
 
     An interval has no times of its own: Celery counts it from the last run, and is late by a little
     more each time. Here it is counted from the ledger's cursor in whole microseconds and does not
@@ -152,12 +153,12 @@ class Paced:
 
     def latest_until(self, instant: datetime, *, after: datetime) -> datetime | None:
         """Return the newest instant, counted from *after*, not later than *instant*."""
-        number = (instant - after) // self.period
-        return as_utc(after) + number * self.period if number > 0 else None
+        number, _ = self.count_between(after, instant, cap=1)
+        return as_utc(after) + number * self.period if number else None
 
     def count_between(self, after: datetime, until: datetime, *, cap: int) -> tuple[int, bool]:
         """Count the instants, counted from *after*, not later than *until*; always exact."""
-        return max(0, (until - after) // self.period), True
+        return max(0, (as_utc(until) - as_utc(after)) // self.period), True
 
     def describe(self) -> str:
         """Return the rule in words: ``every 30 s``."""
