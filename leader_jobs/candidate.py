@@ -40,6 +40,7 @@ _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 5.0
 _STOP_LIMIT: Final = 5.0
 _SLICE: Final = 1.0
+_LONG_SLICE: Final = 60.0
 _QUICK: Final = 2.0
 
 
@@ -160,13 +161,15 @@ class Candidate:
             The term, or None: time is up, the candidate was stopped, or somebody called `release`.
         """
         limit = None if timeout is None else self._clock.now() + timeout
+        # A signal that comes just before the main thread blocks is not heard of until it wakes.
+        is_main = threading.current_thread() is threading.main_thread()
+        longest = _SLICE if is_main else _LONG_SLICE
         while not self._stopping.is_set():
             left = None if limit is None else limit - self._clock.now()
             if left is not None and left <= 0:
                 return None
             try:
-                # In slices: a signal that comes just before this blocks is not heard of meanwhile.
-                term = self._terms.get(timeout=_SLICE if left is None else min(left, _SLICE))
+                term = self._terms.get(timeout=longest if left is None else min(left, longest))
             except queue.Empty:
                 continue
             if term is None and self._stopping.is_set():

@@ -5,8 +5,9 @@ Celery finds the next time of a crontab by stepping from the last one, and where
 answer depends on where it stood and on the release. Here a crontab is the set it means: every wall
 time that its fields allow, read in its zone as PEP 495 reads one with ``fold=0``. A time skipped in
 spring is read on the clock as it stood before (02:30 in Berlin is 03:30+02:00), a repeated one is
-its first pass alone. On every other day, and for steps from one planned instant to the next nearly
-always, that is what Celery answers too.
+its first pass alone. Celery 5.7 answers the same when it is asked at a planned instant, but for
+what a gap puts out of order: of 02:15 and 02:35 on Lord Howe, which become 02:45 and 02:35, it
+passes over the second.
 
 Wall times are written here as if they were in UTC: wall = instant + offset.
 """
