@@ -91,13 +91,11 @@ class Batches(Generic[C]):
                 self._write(batch, writes)
             except Conflict as conflict:
                 _log.info("looking again, for %s", conflict)
-                changed = set(conflict.keys)
-                kept = [c for c in batch if job_key(c.record.job) not in changed]
-                self._ledger.forget(c.record.job for c in batch if c not in kept)
-                if len(kept) == len(batch):  # the store could not tell whose record it was
-                    self._ledger.forget(c.record.job for c in batch)
-                    return []
-                batch = kept
+                jobs = {c.record.job for c in batch}
+                # If the store can not tell whose record it was, it may be anyone's.
+                moved = {job for job in jobs if job_key(job) in conflict.keys} or jobs
+                self._ledger.forget(moved)
+                batch = [c for c in batch if c.record.job not in moved]
                 writes = [row for change in batch for row in change.writes()]
             except Fenced:
                 raise

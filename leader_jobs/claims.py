@@ -90,10 +90,10 @@ class Claims:
         self._recheck()
         self._living = None
         names = [name for name in self._jobs if self._is_due(name, now)]
+        self._doubt(names)
         more = most is not None and len(names) > most
         if more:
             names = heapq.nsmallest(most or 0, names, key=lambda name: self._due.get(name) or now)
-        self._doubt(names)
         known = self._ledger.load(names)
         decisions = []
         for name in names:

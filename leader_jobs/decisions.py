@@ -13,7 +13,7 @@ from typing import Final
 
 from leader_jobs.batches import Change
 from leader_jobs.ledger import Ledger, Versioned
-from leader_jobs.occurrences import plan
+from leader_jobs.occurrences import Plan, plan
 from leader_jobs.planned import PlannedJob
 from leader_jobs.records import JobRecord, OccurrenceRecord, State
 
@@ -103,6 +103,8 @@ class Decider:
         self._plan(decision)
         if job.guarded and not job.policy.overlap:
             self._one_at_a_time(decision)
+        if job.guarded and decision.record.open:
+            decision.look_again(Recheck.LATER)  # others start and end what is open
         return decision
 
     # -- what is open -----------------------------------------------------------------------------
@@ -118,8 +120,8 @@ class Decider:
                 busy = self._wait_for(decision, entry) or busy
             elif self._runs_elsewhere(entry):
                 busy = True
-                prompt = job.rerun_on_crash or not job.guarded
-                decision.look_again(Recheck.SOON if prompt else Recheck.LATER)
+                if job.rerun_on_crash or not job.guarded:
+                    decision.look_again(Recheck.SOON)
             else:
                 others.append(entry)
         if busy and not job.policy.overlap:
@@ -159,7 +161,6 @@ class Decider:
             return False
         if entry.dispatched_at is None or now - entry.dispatched_at >= _patience(entry.copies):
             decision.claim(entry)
-        decision.look_again(Recheck.LATER)
         return True
 
     def _runs_elsewhere(self, entry: OccurrenceRecord) -> bool:
@@ -174,20 +175,26 @@ class Decider:
         if record.schedule.startswith(_DONE):
             return
         self._warn_of_the_future(record, now)
-        room = _MOST_OPEN - len(record.open)
+        room = _MOST_OPEN - sum(not _is_settled(job, entry) for entry in record.open)
         if room <= 0:
             decision.look_again(Recheck.SOON)
             return  # what is due stays due; bodies that never end may not fill the store
         policy = job.policy
         if room < policy.max_burst:
             policy = replace(policy, max_burst=room)
-        planned = plan(
-            job.schedule, policy, cursor=record.cursor, now=now, busy=self._is_busy(decision)
-        )
+        busy = self._is_busy(decision)
+        planned = plan(job.schedule, policy, cursor=record.cursor, now=now, busy=busy)
+        if busy and job.guarded and job.schedule.latest_until(now, after=planned.cursor):
+            decision.look_again(Recheck.SOON)  # it was put off until a run ends elsewhere
+        self._carry_out(decision, planned)
+
+    def _carry_out(self, decision: Decision, planned: Plan) -> None:
+        """Have the record account for everything that came due."""
+        job, now = decision.job, decision.now
         run = planned.run[:1] if job.once else planned.run
         if run:
-            self._close_dispatched(decision)
-            record = decision.record
+            self._close_settled(decision)
+        record = decision.record
         token, node = self._token, self._ledger.node
         for passed in planned.passed:
             record, entry = record.pass_over(passed, token=token, node=node, now=now)
@@ -202,20 +209,20 @@ class Decider:
 
     def _is_busy(self, decision: Decision) -> bool:
         """Whether a run of the job is alive, or an occurrence waits to be started."""
-        # What was recovered just now waits to be started, and what was missed waits behind it.
+        # What was recovered just now waits to be started, and what was missed waits behind it. What
+        # is dispatched once more does not count as recovered: a worker may start it any moment.
         recovered = {claim[0] for claim in decision.claims}
-        guarded = decision.job.guarded
         return any(
-            entry.sequence not in recovered and (guarded or entry.state is not State.DISPATCHED)
+            not _is_settled(decision.job, entry)
+            and (entry.state is State.DISPATCHED or entry.sequence not in recovered)
             for entry in decision.record.open
         )
 
-    def _close_dispatched(self, decision: Decision) -> None:
+    def _close_settled(self, decision: Decision) -> None:
         """Let go of what was dispatched to others that do not say what became of it."""
-        if not decision.job.guarded:
-            for entry in decision.record.open:
-                if entry.state is State.DISPATCHED:
-                    decision.close(replace(entry, ended_at=entry.dispatched_at))
+        for entry in decision.record.open:
+            if _is_settled(decision.job, entry):
+                decision.close(replace(entry, ended_at=entry.dispatched_at))
 
     def _one_at_a_time(self, decision: Decision) -> None:
         """Have no more than the first claim dispatched: the next one waits for its end."""
@@ -240,7 +247,8 @@ class Decider:
 def _record(job: PlannedJob, record: JobRecord | None, now: datetime) -> JobRecord:
     """Return the job's record as its present schedule has it."""
     fingerprint = job.schedule.fingerprint
-    if record is not None and record.schedule in (fingerprint, f"{_DONE}{fingerprint}"):
+    known = (fingerprint, f"{_DONE}{fingerprint}") if job.once else (fingerprint,)
+    if record is not None and record.schedule in known:
         return record if record.task == job.task else replace(record, task=job.task)
     # A new or changed schedule starts from now: it never fires for the past, nor at once.
     begin = now if job.since is None else min(now, job.since)
@@ -256,6 +264,11 @@ def _record(job: PlannedJob, record: JobRecord | None, now: datetime) -> JobReco
 def _is_late(job: PlannedJob, entry: OccurrenceRecord, now: datetime) -> bool:
     window = job.policy.window
     return window is not None and now - entry.planned_at > window
+
+
+def _is_settled(job: PlannedJob, entry: OccurrenceRecord) -> bool:
+    """Whether nothing more will ever be known of an open occurrence."""
+    return entry.state is State.DISPATCHED and not job.guarded
 
 
 def _patience(copies: int) -> timedelta:

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from leader_jobs.batches import Batches, Change
 from leader_jobs.clock import Clock
 from leader_jobs.ledger import Claim, Ledger, Versioned, find_claimed
-from leader_jobs.records import State, UnreadableRecord
+from leader_jobs.records import OccurrenceRecord, State, UnreadableRecord
 from leader_jobs.term import Term
 
 __all__ = ["Dispatches"]
@@ -96,9 +96,9 @@ class Dispatches:
         change = Change(found.record, found.version)
         for claim in claims:
             entry = find_claimed(change.record, claim)
-            if entry is None or entry.state not in (State.CLAIMED, State.DISPATCHED):
-                continue
             at, refused = self._outcomes[claim]
+            if entry is None or _is_known(entry, claim, at):
+                continue
             if refused is None:
                 change.record = change.record.with_open(entry.dispatched(at))
             else:
@@ -110,3 +110,10 @@ class Dispatches:
         for claim in claims:
             self._outcomes.pop(claim, None)
             self._ledger.let_go(claim)
+
+
+def _is_known(entry: OccurrenceRecord, claim: Claim, at: datetime) -> bool:
+    """Whether the ledger knows of what happened to *claim* at *at*, or of something later."""
+    if entry.state not in (State.CLAIMED, State.DISPATCHED) or entry.retries != claim.retries:
+        return True  # a worker was quicker
+    return entry.dispatched_at == at  # the reply to an earlier try was lost

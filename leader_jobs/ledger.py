@@ -10,7 +10,7 @@ it started in an earlier term. What is due, and claiming it, is `leader_jobs.cla
 """
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -36,6 +36,8 @@ from leader_jobs.term import Term
 __all__ = ["Change", "Claim", "Ledger", "Versioned", "find_claimed", "history"]
 
 _CONTENTION: Final = 10
+#: One record is read in the time that so many take if all are read at once.
+_FEW: Final = 50
 
 #: A change of a job's record: the new record and the occurrences it closes, or None to let it be.
 Change = tuple[JobRecord, tuple[OccurrenceRecord, ...]] | None
@@ -73,6 +75,9 @@ class Versioned:
     version: int
 
 
+_NOTHING: Final = Versioned(None, ABSENT)
+
+
 class Ledger:
     """
     The ledger of one election, as one node reads and writes it.
@@ -104,6 +109,7 @@ class Ledger:
         self._clock = clock
         self._timeout = timeout
         self._known: dict[str, Versioned | UnreadableRecord] = {}
+        self._doubts = 0
         self._in_hand: set[tuple[str, int, int]] = set()
         self._lock = threading.Lock()
 
@@ -150,22 +156,32 @@ class Ledger:
         names = tuple(names)
         with self._lock:
             loaded = {name: self._known[name] for name in names if name in self._known}
+            doubts = self._doubts
         missing = [name for name in names if name not in loaded]
         if missing:
-            fresh = self._read(job_key(missing[0]) if len(missing) == 1 else JOBS_PREFIX)
+            found: dict[str, Versioned | UnreadableRecord] = dict.fromkeys(missing, _NOTHING)
+            found |= self._fetch(missing)
             with self._lock:
-                for name in missing:
-                    known = self._known.get(name)
-                    found = fresh.get(name, Versioned(None, ABSENT))
-                    # A change made while we read is newer than what we read.
-                    if not isinstance(known, Versioned) or _is_newer(found, known):
-                        self._known[name] = known = found
-                    loaded[name] = known
+                # All of it is remembered: of ten thousand jobs a tick looks at some at a time.
+                for name, read in found.items():
+                    found[name] = self._newest(name, read)
+                    if doubts == self._doubts:  # else what we read may be what is in doubt
+                        self._known[name] = found[name]
+            loaded.update((name, found[name]) for name in missing)
         return loaded
+
+    def _newest(
+        self, name: str, read: Versioned | UnreadableRecord
+    ) -> Versioned | UnreadableRecord:
+        """Return what is known of job *name* now that *read* was read of it."""
+        known = self._known.get(name)
+        # A change made while we read is newer than what we read.
+        return known if isinstance(known, Versioned) and not _is_newer(read, known) else read
 
     def forget(self, names: Iterable[str] | None = None) -> None:
         """Put what is remembered of the jobs *names* (all if None) in doubt: it is read again."""
         with self._lock:
+            self._doubts += 1
             for name in tuple(self._known) if names is None else names:
                 self._known.pop(name, None)
 
@@ -266,7 +282,7 @@ class Ledger:
 
         def releasing(record: JobRecord) -> Change:
             claimed = find_claimed(record, claim)
-            if claimed is not None and claimed.state is State.CLAIMED:
+            if claimed is not None and claimed.state is not State.STARTED:
                 # Nothing to change, but a start may still be on its way: a new version refuses it.
                 return replace(record), ()
             entry = self._ours(record, claim)
@@ -342,6 +358,15 @@ class Ledger:
             raise
         self.remember(record, version)
         return True
+
+    def _fetch(self, names: Sequence[str]) -> dict[str, Versioned | UnreadableRecord]:
+        """Read the records of the jobs *names*, and perhaps others: one by one, or all at once."""
+        if len(names) > 1 + len(self._known) // _FEW:
+            return self._read()
+        found: dict[str, Versioned | UnreadableRecord] = {}
+        for name in names:
+            found.update(self._read(job_key(name)))
+        return found
 
     def _read(self, prefix: str = JOBS_PREFIX) -> dict[str, Versioned | UnreadableRecord]:
         rows = self.store.read(self.election, prefix, deadline=self._limit())

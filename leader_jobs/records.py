@@ -283,7 +283,7 @@ def _plain(record: OccurrenceRecord | JobRecord) -> dict[str, Any]:
     plain: dict[str, Any] = {"v": _FORMAT}
     for name, default in _FIELDS[type(record)]:
         value = getattr(record, name)
-        if type(value) is datetime:
+        if isinstance(value, datetime):
             value = (value if value.tzinfo is UTC else value.astimezone(UTC)).isoformat()
         elif value == default:
             continue

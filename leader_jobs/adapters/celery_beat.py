@@ -11,34 +11,22 @@ the process that ticks; a scheduler that is made for the banner alone starts not
 """
 
 import contextlib
-import logging
 import os
 import queue
-import threading
 from typing import Any, Final
 
 from celery import Celery
 from celery.beat import Scheduler
 
-from leader_jobs.adapters.celery_publisher import Publisher
+from leader_jobs.adapters.celery_node import BeatNode
 from leader_jobs.adapters.celery_settings import configure, options_of, settings_of
-from leader_jobs.adapters.celery_ticking import BeatTerm
-from leader_jobs.adapters.celery_timetable import Timetable, scheduler_class
-from leader_jobs.candidate import Candidate
-from leader_jobs.clock import Clock, SystemClock
-from leader_jobs.config import Settings, redact
-from leader_jobs.exceptions import ConfigurationError, Fenced, LeaderJobsError, StoreError
-from leader_jobs.ledger import Ledger
-from leader_jobs.stores.factory import open_store
-from leader_jobs.term import Term
-from leader_jobs.version import version
+from leader_jobs.adapters.celery_timetable import scheduler_class
+from leader_jobs.config import redact
+from leader_jobs.exceptions import ConfigurationError
 
 __all__ = ["LeaderDatabaseScheduler", "LeaderScheduler"]
 
-_log = logging.getLogger(__name__)
 _SLICE: Final = 1.0
-_RETRY: Final = 1.0
-_LOOK_EVERY: Final = 5.0
 
 
 class LeaderScheduler(Scheduler):
@@ -73,7 +61,8 @@ class LeaderScheduler(Scheduler):
         configure(app)
         self._arguments = kwargs
         self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._node: _Node | None = None
+        self._node: BeatNode | None = None
+        self._closed = False
 
     @property
     def info(self) -> str:
@@ -88,8 +77,10 @@ class LeaderScheduler(Scheduler):
         Returns:
             0.0, as the wait is over when it returns: nothing can wake beat from its own sleep.
         """
+        if self._closed:
+            return 0.0
         if self._node is None or self._node.pid != os.getpid():
-            self._node = _Node(self.app, self._settings, self._class, self._arguments)
+            self._node = BeatNode(self.app, self._settings, self._class, self._arguments)
             self._node.start()
         with contextlib.suppress(queue.Empty):
             self._bell.get(timeout=_SLICE)
@@ -108,6 +99,7 @@ class LeaderScheduler(Scheduler):
 
         It takes no lock that the interrupted code may hold, and waits a limited time only.
         """
+        self._closed = True
         node, self._node = self._node, None
         self._bell.put(None)
         if node is not None:
@@ -118,115 +110,3 @@ class LeaderDatabaseScheduler(LeaderScheduler):
     """`LeaderScheduler` around django-celery-beat's scheduler: ``celery beat -S leader-django``."""
 
     wrapped = "django_celery_beat.schedulers:DatabaseScheduler"
-
-
-class _Node:
-    """
-    This process's part in the election, on a thread of its own.
-
-    Args:
-        app: the application.
-        settings: its settings.
-        scheduler: the class of the wrapped scheduler.
-        arguments: what to make it with.
-    """
-
-    def __init__(
-        self,
-        app: Celery,
-        settings: Settings,
-        scheduler: type[Scheduler],
-        arguments: dict[str, Any],
-    ) -> None:
-        self.pid: Final = os.getpid()
-        self._app = app
-        self._settings = settings
-        self._clock: Clock = SystemClock()
-        self._scheduler = scheduler(app=app, lazy=True, **arguments)
-        self._store = open_store(settings, clock=self._clock)
-        self._candidate = Candidate(
-            settings.election,
-            store=self._store,
-            node=settings.node,
-            ttl=settings.ttl,
-            version=version(),
-            clock=self._clock,
-        )
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="leader-jobs-beat", daemon=True)
-
-    def start(self) -> None:
-        """Stand in the election from now on."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Bring the batch in hand to an end, and resign."""
-        if self.pid != os.getpid():
-            return  # a copy, made by a fork
-        self._stopping.set()
-        self._candidate.release()
-        self._thread.join(self._settings.grace)
-        self._candidate.stop()
-        self._store.close()
-
-    def _run(self) -> None:
-        ledger = Ledger(
-            self._store,
-            self._settings.election,
-            node=self._settings.node,
-            owner=self._candidate.proposal.incarnation,
-            clock=self._clock,
-        )
-        timetable = Timetable(self._app, self._scheduler)
-        publisher = Publisher(self._app, self._settings.election, timetable.send)
-        self._candidate.start()
-        while not self._stopping.is_set():
-            term = self._candidate.wait_for_term()
-            if term is not None and not self._stopping.is_set():
-                self._lead(term, ledger, timetable, publisher)
-        publisher.close()
-        timetable.close()
-
-    def _lead(self, term: Term, ledger: Ledger, timetable: Timetable, publisher: Publisher) -> None:
-        """Publish until the term ends or the node is stopped; losing a term never ends beat."""
-        beat: BeatTerm | None = None
-        while term.active and not self._stopping.is_set():
-            pause = _RETRY
-            try:
-                if beat is None:
-                    beat = self._begin(term, ledger, timetable, publisher)
-                pause = beat.tick()
-            except Fenced:
-                self._candidate.lose(term)
-            except StoreError as error:
-                _log.warning("nothing is sent for %.1f s: %s", pause, error)
-            except Exception:  # noqa: BLE001  a schedule that can not be read now may be readable soon
-                _log.exception("nothing is sent for %.1f s", pause)
-            self._clock.wait(self._stopping, min(pause, term.remaining))
-        if beat is not None:
-            self._end(term, beat, timetable)
-
-    def _begin(
-        self, term: Term, ledger: Ledger, timetable: Timetable, publisher: Publisher
-    ) -> BeatTerm:
-        timetable.set_up()
-        return BeatTerm(
-            term,
-            candidate=self._candidate,
-            ledger=ledger,
-            timetable=timetable,
-            publisher=publisher,
-            clock=self._clock,
-            look_every=min(self._scheduler.max_interval or _LOOK_EVERY, _LOOK_EVERY),
-        )
-
-    def _end(self, term: Term, beat: BeatTerm, timetable: Timetable) -> None:
-        try:
-            if term.active:
-                beat.finish()
-            else:
-                timetable.forget_books()
-        except LeaderJobsError as error:
-            _log.warning("what was sent last is not marked, and may be sent again: %s", error)
-        finally:
-            beat.drop()

@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from celery import Celery
+from celery.schedules import crontab
 
 from leader_jobs.adapters.celery_schedules import Once, Paced, planned
 from leader_jobs.exceptions import ConfigurationError
@@ -69,7 +70,7 @@ def job_of(entry: Any, app: Celery) -> BeatJob:
         entry=entry.name,
         task=entry.task,
         schedule=_bounded(schedule, row),
-        policy=_policy(entry, restriction, options),
+        policy=_policy(entry, app, restriction, options),
         rerun_on_crash=rerun,
         guarded=bool(guarded),
         since=since,
@@ -121,10 +122,15 @@ def _restriction(task: str, app: Celery) -> Restriction | None:
     return None if registered is None else Restriction.of(registered.run)
 
 
-def _policy(entry: Any, restriction: Restriction | None, options: Mapping[str, Any]) -> Policy:
+def _policy(
+    entry: Any, app: Celery, restriction: Restriction | None, options: Mapping[str, Any]
+) -> Policy:
     base = Policy(overlap=True) if restriction is None else restriction.policy
     values = {name: options.get(name, getattr(base, name)) for name in _POLICY}
     expires = (entry.options or {}).get("expires")
+    deadline = app.conf.beat_cron_starting_deadline  # Celery's own word for it, for crontabs
+    if values["window"] is None and deadline and isinstance(entry.schedule, crontab):
+        values["window"] = float(deadline)
     if values["window"] is None and isinstance(expires, (int, float)) and expires >= _LEAST_WINDOW:
         values["window"] = float(expires)  # a message that late would not be run
     try:

@@ -102,6 +102,11 @@ class BeatTerm:
             return 0.0
         return self._until_next(unsettled=tick.unsettled or not recorded)
 
+    @property
+    def stuck(self) -> bool:
+        """Whether claims wait in hand because the broker does not take their messages."""
+        return bool(self._outbox)
+
     def finish(self) -> None:
         """Bring the batch in hand to an end, as the term is going to be given up by will."""
         limit = self._clock.now() + _LAST_TRY

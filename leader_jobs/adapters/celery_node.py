@@ -1,0 +1,172 @@
+"""
+A node of beat: its candidacy, and the terms it leads, on a thread of their own.
+"""
+
+import logging
+import os
+import threading
+from typing import Any, Final
+
+from celery import Celery
+from celery.beat import Scheduler
+
+from leader_jobs.adapters.celery_publisher import Publisher
+from leader_jobs.adapters.celery_ticking import BeatTerm
+from leader_jobs.adapters.celery_timetable import Timetable
+from leader_jobs.candidate import Candidate
+from leader_jobs.clock import Clock, SystemClock
+from leader_jobs.config import Settings
+from leader_jobs.exceptions import Fenced, LeaderJobsError, StoreError
+from leader_jobs.ledger import Ledger
+from leader_jobs.stores.factory import open_store
+from leader_jobs.term import Term
+from leader_jobs.version import version
+
+__all__ = ["BeatNode"]
+
+_log = logging.getLogger(__name__)
+_RETRY: Final = 1.0
+_LOOK_EVERY: Final = 5.0
+#: A leader that can not send for so long, in seconds, lets another node try.
+_HAND_OVER: Final = 30.0
+
+
+class BeatNode:
+    """
+    This process's part in the election of the beats of an application.
+
+    Args:
+        app: the application.
+        settings: its settings.
+        scheduler: the class of the wrapped scheduler.
+        arguments: what to make it with.
+    """
+
+    def __init__(
+        self,
+        app: Celery,
+        settings: Settings,
+        scheduler: type[Scheduler],
+        arguments: dict[str, Any],
+    ) -> None:
+        self.pid: Final = os.getpid()
+        self._settings = settings
+        self._clock: Clock = SystemClock()
+        self._store = open_store(settings, clock=self._clock)
+        self._candidate = Candidate(
+            settings.election,
+            store=self._store,
+            node=settings.node,
+            ttl=settings.ttl,
+            version=version(),
+            clock=self._clock,
+        )
+        self._ledger = Ledger(
+            self._store,
+            settings.election,
+            node=settings.node,
+            owner=self._candidate.proposal.incarnation,
+            clock=self._clock,
+        )
+        wrapped = scheduler(app=app, lazy=True, **arguments)
+        self._look_every = min(wrapped.max_interval or _LOOK_EVERY, _LOOK_EVERY)
+        self._timetable = Timetable(app, wrapped)
+        self._publisher = Publisher(app, settings.election, self._timetable.send)
+        self._beat: BeatTerm | None = None
+        self._good_at = self._clock.now()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="leader-jobs-beat", daemon=True)
+
+    def start(self) -> None:
+        """Stand in the election from now on."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Bring the batch in hand to an end, and resign; waits for no longer than the grace time."""
+        if self.pid != os.getpid():
+            return  # a copy, made by a fork
+        self._stopping.set()
+        self._candidate.release()
+        self._thread.join(self._settings.grace)
+        self._candidate.stop()
+        self._store.close()
+
+    def _run(self) -> None:
+        self._candidate.start()
+        while not self._stopping.is_set():
+            term = self._candidate.wait_for_term()
+            if term is not None and not self._stopping.is_set():
+                self._lead(term)
+        self._publisher.close()
+        self._timetable.close()
+
+    # -- one term ---------------------------------------------------------------------------------
+
+    def _lead(self, term: Term) -> None:
+        """Publish until the term ends or the node is stopped; losing a term never ends beat."""
+        self._good_at = self._clock.now()
+        try:
+            while term.active and not self._stopping.is_set() and not self._is_hopeless():
+                self._clock.wait(self._stopping, min(self._turn(term), term.remaining))
+        finally:
+            self._end(term)
+        if term.active and not self._stopping.is_set():
+            self._candidate.resign()
+
+    def _turn(self, term: Term) -> float:
+        """Do what is due; return the seconds until there is more to do."""
+        try:
+            if self._beat is None:
+                self._beat = self._begin(term)
+            pause = self._beat.tick()
+            if not self._beat.stuck:
+                self._good_at = self._clock.now()
+        except Fenced:
+            self._candidate.lose(term)
+        except StoreError as error:
+            _log.warning("nothing is sent for the moment: %s", error)
+        except Exception:  # noqa: BLE001  a schedule that can not be read now may be readable soon
+            _log.exception("nothing is sent for the moment")
+        else:
+            return pause
+        return _RETRY
+
+    def _begin(self, term: Term) -> BeatTerm:
+        self._timetable.set_up()
+        return BeatTerm(
+            term,
+            candidate=self._candidate,
+            ledger=self._ledger,
+            timetable=self._timetable,
+            publisher=self._publisher,
+            clock=self._clock,
+            look_every=self._look_every,
+        )
+
+    def _end(self, term: Term) -> None:
+        beat, self._beat = self._beat, None
+        if beat is None:
+            return
+        try:
+            if term.active:
+                beat.finish()
+            else:
+                self._timetable.forget_books()
+        except LeaderJobsError as error:
+            _log.warning("what was sent last is not marked, and may be sent again: %s", error)
+        finally:
+            beat.drop()
+
+    def _is_hopeless(self) -> bool:
+        """Whether this node could not send for long, and another one waits to try."""
+        if self._clock.now() - self._good_at < _HAND_OVER:
+            return False
+        try:
+            waiting = self._store.candidates(
+                self._settings.election, deadline=self._clock.now() + _RETRY
+            )
+        except StoreError:
+            return False
+        if len(waiting) > 1:
+            _log.warning("nothing could be sent for %.0f s: another node shall try", _HAND_OVER)
+        return len(waiting) > 1
