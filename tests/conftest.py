@@ -1,3 +1,7 @@
 """Fixtures for all tests."""
 
-pytest_plugins = ["testsupport.etcd_fixtures", "testsupport.store_urls"]
+pytest_plugins = [
+    "testsupport.broker_fixtures",
+    "testsupport.etcd_fixtures",
+    "testsupport.store_urls",
+]

