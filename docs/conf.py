@@ -43,8 +43,8 @@ napoleon_use_rtype: Final = False
 nitpick_ignore_regex: Final = [
     ("py:obj", r".*"),
     ("py:class", r"(collections|contextlib|datetime|enum|pathlib|ssl|threading|typing|uuid)\..*"),
-    ("py:class", r"(apscheduler|django)\..*"),
-    ("py:class", r"([A-Za-z_.]*\.)?(P|R|T|Path|_Decorator)"),
+    ("py:class", r"(apscheduler|celery|django)\..*"),
+    ("py:class", r"([A-Za-z_.]*\.)?(C|P|R|T|Path|WallTimes|Clocks|_Decorator)"),
 ]
 
 copybutton_prompt_text: Final = r"\$ |>>> |\.\.\. "

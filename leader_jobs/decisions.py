@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import IntEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from leader_jobs.batches import Change
 from leader_jobs.ledger import Ledger, Versioned
@@ -17,7 +17,7 @@ from leader_jobs.occurrences import Plan, plan
 from leader_jobs.planned import PlannedJob
 from leader_jobs.records import JobRecord, OccurrenceRecord, State
 
-__all__ = ["Decider", "Decision", "Recheck"]
+__all__ = ["Decider", "Decision", "Recheck", "Start"]
 
 _log = logging.getLogger(__name__)
 #: A body that kills its process would otherwise take down one leader after the other, for ever.
@@ -43,6 +43,15 @@ class Recheck(IntEnum):
     SOON = 2
 
 
+class Start(NamedTuple):
+    """An open occurrence that is to be started: its number, instant, attempt and retries so far."""
+
+    sequence: int
+    planned_at: datetime
+    attempt: int = 1
+    retries: int = 0
+
+
 @dataclass(slots=True)
 class Decision(Change):
     """
@@ -51,16 +60,21 @@ class Decision(Change):
     Attributes:
         job: the job.
         now: the instant of the decision.
-        claims: sequence, planned instant, attempt and retries of what is to be started.
+        claims: what is to be started.
         changed: whether there is anything to write.
         recheck: how soon to look again, because of what others may do meanwhile.
     """
 
     job: PlannedJob = field(kw_only=True)
     now: datetime = field(kw_only=True)
-    claims: list[tuple[int, datetime, int, int]] = field(default_factory=list)
+    claims: list[Start] = field(default_factory=list)
     changed: bool = False
     recheck: Recheck = Recheck.NEVER
+
+    @property
+    def done(self) -> bool:
+        """Whether the job is to be run once, and was."""
+        return self.record.schedule.startswith(_DONE)
 
     def close(self, entry: OccurrenceRecord) -> None:
         """Move *entry* to the job's history."""
@@ -70,7 +84,7 @@ class Decision(Change):
 
     def claim(self, entry: OccurrenceRecord) -> None:
         """Have the open occurrence *entry* started."""
-        self.claims.append((entry.sequence, entry.planned_at, entry.attempt, entry.retries))
+        self.claims.append(Start(entry.sequence, entry.planned_at, entry.attempt, entry.retries))
 
     def look_again(self, recheck: Recheck) -> None:
         """Ask for another look, no later than asked for before."""
@@ -200,7 +214,7 @@ class Decider:
             record, entry = record.pass_over(passed, token=token, node=node, now=now)
             decision.closed.append(entry)
         for instant in run:
-            decision.claims.append((record.sequence, instant, 1, 0))
+            decision.claims.append(Start(record.sequence, instant))
             record = record.claim(instant, token=token, node=node, now=now)
         if run and job.once:
             record = replace(record, schedule=f"{_DONE}{record.schedule}")
@@ -211,7 +225,7 @@ class Decider:
         """Whether a run of the job is alive, or an occurrence waits to be started."""
         # What was recovered just now waits to be started, and what was missed waits behind it. What
         # is dispatched once more does not count as recovered: a worker may start it any moment.
-        recovered = {claim[0] for claim in decision.claims}
+        recovered = {start.sequence for start in decision.claims}
         return any(
             not _is_settled(decision.job, entry)
             and (entry.state is State.DISPATCHED or entry.sequence not in recovered)
@@ -227,7 +241,7 @@ class Decider:
     def _one_at_a_time(self, decision: Decision) -> None:
         """Have no more than the first claim dispatched: the next one waits for its end."""
         first = next(iter(decision.record.open), None)
-        kept = [c for c in decision.claims if first is not None and c[0] == first.sequence]
+        kept = [c for c in decision.claims if first is not None and c.sequence == first.sequence]
         if len(kept) < len(decision.claims):
             decision.look_again(Recheck.SOON)
         decision.claims = kept
@@ -249,7 +263,10 @@ def _record(job: PlannedJob, record: JobRecord | None, now: datetime) -> JobReco
     fingerprint = job.schedule.fingerprint
     known = (fingerprint, f"{_DONE}{fingerprint}") if job.once else (fingerprint,)
     if record is not None and record.schedule in known:
-        return record if record.task == job.task else replace(record, task=job.task)
+        cursor = max(record.cursor, job.not_before or record.cursor)
+        if (cursor, job.task) == (record.cursor, record.task):
+            return record
+        return replace(record, cursor=cursor, task=job.task)
     # A new or changed schedule starts from now: it never fires for the past, nor at once.
     begin = now if job.since is None else min(now, job.since)
     words = job.schedule.describe()
