@@ -306,10 +306,15 @@ class Application:
         self._election = None
 
     @property
+    def load(self) -> Callable[[], Settings]:
+        """What loads the settings at present."""
+        return self._load or Settings.load
+
+    @property
     def settings(self) -> Settings:
         """The settings; raises `ConfigurationError` where they make no sense."""
         if self._settings is None:
-            self._settings = (self._load or Settings.load)()
+            self._settings = self.load()
         return self._settings
 
     @property

@@ -71,3 +71,13 @@ USE_TZ = True
 # The store is not named here: without one it is an SQLite file beside manage.py, which serves all
 # processes of this host. LEADER_JOBS_STORE=etcd://… in the environment names another.
 LEADER_JOBS = {"ELECTION": "shop"}
+
+# For those who run `site_config.celery`. Beat stands in an election of its own, beside `runleader`.
+_MESSAGES = os.environ.get("SHOP_MESSAGES", str(BASE_DIR / "messages"))
+CELERY_BROKER_URL = os.environ.get("CELERY_BROKER_URL", "filesystem://")
+CELERY_BROKER_TRANSPORT_OPTIONS = (
+    {"data_folder_in": _MESSAGES, "data_folder_out": _MESSAGES, "control_folder": _MESSAGES}
+    if CELERY_BROKER_URL == "filesystem://"
+    else {}
+)
+CELERY_LEADER_JOBS_ELECTION = "shop-beat"

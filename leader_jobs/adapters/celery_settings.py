@@ -2,12 +2,14 @@
 The settings of a Celery application, from its own configuration.
 
 Every setting is a key that begins with ``leader_jobs_``: those of `leader_jobs.config.Settings`, and
-those of `CeleryOptions`. An application that sets none of the former takes the settings its process
-was configured with otherwise: Django's ``LEADER_JOBS``, or the environment.
+those of `CeleryOptions`. What an application does not set of the former is what its process was
+configured with otherwise, by Django's ``LEADER_JOBS`` say; the environment overrides both.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 from celery import Celery
 
@@ -19,6 +21,8 @@ __all__ = ["CeleryOptions", "configure", "options_of", "settings_of"]
 
 PREFIX: Final = "leader_jobs_"
 _SETTINGS: Final = frozenset(f.name for f in fields(Settings))
+#: What loaded the settings of the process before an application was asked for its own.
+_beneath: Final[WeakKeyDictionary[Celery, Callable[[], Settings]]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,10 +61,13 @@ def settings_of(app: Celery) -> Settings:
     Raises:
         ConfigurationError: naming the key, its value and the way out.
     """
-    given = _given(app)
-    own = {name: value for name, value in given.items() if name in _SETTINGS}
+    own = {name: value for name, value in _given(app).items() if name in _SETTINGS}
+    beneath = _beneath.setdefault(app, application.load)
     if not own:
-        return application.settings
+        return beneath()
+    if "store" not in own:
+        settings = beneath()
+        own = {name: getattr(settings, name) for name in _SETTINGS} | own
     return Settings.load(own, mapping_name="Celery's configuration")
 
 
@@ -82,6 +89,7 @@ def options_of(app: Celery) -> CeleryOptions:
 def configure(app: Celery) -> None:
     """Have everything in this process that names no settings of its own use those of *app*."""
     if any(name in _SETTINGS for name in _given(app)):
+        _beneath.setdefault(app, application.load)
         application.configure(lambda: settings_of(app))
 
 
