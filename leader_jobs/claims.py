@@ -21,7 +21,7 @@ from leader_jobs.decisions import Decider, Decision, Recheck
 from leader_jobs.ledger import Claim, Ledger, Versioned
 from leader_jobs.occurrences import next_due, occurrence_id
 from leader_jobs.planned import PlannedJob
-from leader_jobs.records import UnreadableRecord, job_key
+from leader_jobs.records import JobRecord, State, UnreadableRecord, job_key
 from leader_jobs.term import Term
 
 __all__ = ["Claims", "Tick"]
@@ -71,6 +71,7 @@ class Claims:
         self._again: deque[str] = deque()
         self._elsewhere: dict[Recheck, set[str]] = {Recheck.SOON: set(), Recheck.LATER: set()}
         self._recheck_at = {recheck: clock.now() + every for recheck, every in _RECHECK.items()}
+        self._finished: set[str] = set()
         self._living: frozenset[str] | None = None
         # What a former leader wrote is read once, linearizably, before anything is claimed.
         ledger.forget()
@@ -130,6 +131,11 @@ class Claims:
         instants = [instant for instant in self._due.values() if instant is not None]
         return min(instants, default=None)
 
+    def finished(self) -> set[str]:
+        """Return the jobs that nothing more will ever be due of, each of them once in a term."""
+        finished, self._finished = self._finished, set()
+        return finished
+
     # -- other jobs -------------------------------------------------------------------------------
 
     def plan(self, jobs: Iterable[PlannedJob]) -> None:
@@ -143,6 +149,8 @@ class Claims:
         """
         Have jobs that are switched off start from then, not from now, if they are switched on again.
 
+        What a former leader claimed of them and did not start is passed over.
+
         Returns:
             Whether that is recorded of all of them; if not, call again.
 
@@ -151,12 +159,21 @@ class Claims:
             StoreError: their records could not be read.
         """
         changes = [
-            Change(replace(found.record, schedule=""), found.version)
+            self._retired(found.record, found.version)
             for found in self._ledger.load(names).values()
             if isinstance(found, Versioned) and found.record is not None and found.record.schedule
         ]
         batches = Batches[Change](self._ledger, self._term, clock=self._clock)
         return sum(map(len, batches.commit(changes))) == len(changes)
+
+    def _retired(self, record: JobRecord, version: int) -> Change:
+        change = Change(replace(record, schedule=""), version)
+        for entry in record.open:
+            if entry.state is State.CLAIMED and not self._ledger.holds(record.job, entry):
+                change.record = change.record.without(entry.sequence)
+                now = self._clock.utcnow()
+                change.closed.append(entry.closed(State.SKIPPED, now, "switched off"))
+        return change
 
     # -- looking ----------------------------------------------------------------------------------
 
@@ -202,7 +219,9 @@ class Claims:
     def _accept(self, decision: Decision) -> Iterator[Claim]:
         """Note that the decision stands in the store, and yield what it claims."""
         job = decision.job
-        due = next_due(job.schedule, decision.record.cursor)
+        due = None if decision.done else next_due(job.schedule, decision.record.cursor)
+        if due is None and not (job.guarded and decision.record.open):
+            self._finished.add(job.name)
         # Still due after a look means put off until a run ends; `look_again` brings it back.
         self._due[job.name] = due if due is None or due > decision.now else None
         if decision.recheck is not Recheck.NEVER:

@@ -9,7 +9,9 @@ so, or raises. A function that also has a schedule is a job: it is registered fo
 import functools
 import inspect
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import timedelta, tzinfo
 from enum import StrEnum
@@ -31,8 +33,10 @@ __all__ = [
     "OnCrash",
     "OnStandby",
     "Restriction",
+    "admitted",
     "leader_only",
     "registry",
+    "why_not",
 ]
 
 _log = logging.getLogger(__name__)
@@ -234,6 +238,9 @@ def leader_only(
         check_election(election)
 
     def decorate(body: Callable[..., Any]) -> Callable[..., Any]:
+        if hasattr(body, "apply_async"):
+            msg = f"{body!r} is a Celery task; write @app.task above @leader_only, not below"
+            raise ConfigurationError(msg)
         label = name or f"{body.__module__}.{body.__qualname__}"
         if schedule is not None:
             _check_name(label, given=name is not None)
@@ -268,7 +275,10 @@ def _guard(body: Callable[..., Any], restriction: Restriction) -> Callable[..., 
     """Wrap *body* so that it runs under leadership only."""
 
     def refused() -> bool:
-        why = _why_not(restriction.election or application.election)
+        if _admitted.get() is restriction:
+            _admitted.set(None)  # what the body calls has to ask for itself
+            return False
+        why = why_not(restriction.election or application.election)
         if why is None:
             return False
         msg = f"{restriction.name} not run: {why}"
@@ -292,7 +302,24 @@ def _guard(body: Callable[..., Any], restriction: Restriction) -> Callable[..., 
     return guarded
 
 
-def _why_not(election: str) -> str | None:
+_admitted: ContextVar[Restriction | None] = ContextVar("leader_jobs_admitted", default=None)
+
+
+@contextmanager
+def admitted(restriction: Restriction) -> Iterator[None]:
+    """
+    Have the first call, within the block, of the function with *restriction* run its body.
+
+    For whoever has asked before, and could not tell a body that returns None from one not run.
+    """
+    reset = _admitted.set(restriction)
+    try:
+        yield
+    finally:
+        _admitted.reset(reset)
+
+
+def why_not(election: str) -> str | None:
     """Say why this code may not act for *election* now; None if it may."""
     run = current_run()
     if run is not None and run.election == election:

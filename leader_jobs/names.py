@@ -13,6 +13,7 @@ from leader_jobs.exceptions import ConfigurationError
 
 __all__ = [
     "check_election",
+    "check_electorate",
     "check_job",
     "check_namespace",
     "check_node",
@@ -69,6 +70,12 @@ def runners_of(election: str) -> str:
     Nobody is elected there: its leases show which of those processes live.
     """
     return f"{election}{_RUNNERS}"
+
+
+def check_electorate(name: str) -> str:
+    """Return *name* if it names an electorate: that of an election, or that of its `runners_of`."""
+    check_election(name.removesuffix(_RUNNERS))
+    return name
 
 
 def check_job(name: object) -> str:

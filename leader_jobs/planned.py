@@ -24,6 +24,8 @@ class PlannedJob:
         task: the name of what it runs, where that has one of its own.
         since: from when on its occurrences count when the ledger does not know the job, or knows
             another schedule of it; None for from now on, and never later than that.
+        not_before: until when its occurrences do not count, even if the ledger knows the job and its
+            schedule: it was switched off then; None for no such bound.
         once: whether only the first occurrence counts.
     """
 
@@ -34,4 +36,5 @@ class PlannedJob:
     guarded: bool = False
     task: str = ""
     since: datetime | None = None
+    not_before: datetime | None = None
     once: bool = False

@@ -8,6 +8,7 @@ the child of a fork are not leaders when they look, although nobody told them.
 
 import os
 import threading
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Final
 
@@ -136,6 +137,7 @@ class TermBoard:
 
     def __init__(self) -> None:
         self._terms: tuple[Term, ...] = ()
+        self._borrow: Callable[[str], Term | None] | None = None
         self._lock = threading.Lock()
 
     def post(self, term: Term) -> None:
@@ -148,16 +150,25 @@ class TermBoard:
         with self._lock:
             self._terms = tuple(t for t in self._terms if t is not term)
 
+    def borrow(self, find: Callable[[str], Term | None]) -> None:
+        """
+        Have *find* look for the terms that this process does not hold itself.
+
+        For the children of a pool, which hold none and work for a parent that does.
+        """
+        self._borrow = find
+
     def find(self, election: str) -> Term | None:
-        """Return the active term of *election* held by this process, or None."""
+        """Return the active term of *election* held by this process, or lent to it, or None."""
         for term in self._terms:
             if term.election == election and term.active:
                 return term
-        return None
+        return None if self._borrow is None else self._borrow(election)
 
     def forget_all(self) -> None:
         """Drop everything: the child of a fork holds no term."""
         self._terms = ()
+        self._borrow = None
         self._lock = threading.Lock()
 
 

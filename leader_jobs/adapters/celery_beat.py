@@ -11,10 +11,13 @@ the process that ticks; a scheduler that is made for the banner alone starts not
 """
 
 import contextlib
+import logging
 import os
 import queue
+import threading
 from typing import Any, Final
 
+from billiard.process import current_process
 from celery import Celery
 from celery.beat import Scheduler
 
@@ -26,6 +29,7 @@ from leader_jobs.exceptions import ConfigurationError
 
 __all__ = ["LeaderDatabaseScheduler", "LeaderScheduler"]
 
+_log = logging.getLogger(__name__)
 _SLICE: Final = 1.0
 
 
@@ -41,7 +45,8 @@ class LeaderScheduler(Scheduler):
         kwargs: for the wrapped scheduler, as beat gives them.
 
     Raises:
-        ConfigurationError: the configuration makes no sense.
+        SystemExit: the configuration makes no sense; the message says what to change.
+        ConfigurationError: the same, where beat is embedded on a thread, which can not end a program.
     """
 
     #: The wrapped scheduler's class; None for what the configuration says.
@@ -53,9 +58,9 @@ class LeaderScheduler(Scheduler):
             self._settings = settings_of(app)
             self._class = scheduler_class(self.wrapped or options_of(app).beat_scheduler)
         except ConfigurationError as error:
-            if not lazy:
+            if threading.current_thread() is not threading.main_thread():
                 raise
-            # Beat makes one for its banner first: end there, with the message and no traceback.
+            # Beat makes it where nothing else is to be ended: with the message and no traceback.
             msg = f"celery beat: {error}"
             raise SystemExit(msg) from None
         configure(app)
@@ -76,9 +81,15 @@ class LeaderScheduler(Scheduler):
 
         Returns:
             0.0, as the wait is over when it returns: nothing can wake beat from its own sleep.
+
+        Raises:
+            SystemExit: beat is embedded in a worker that is dead.
         """
         if self._closed:
             return 0.0
+        if _is_orphan():
+            _log.warning("beat ends: the worker it was embedded in is gone")
+            raise SystemExit
         if self._node is None or self._node.pid != os.getpid():
             self._node = BeatNode(self.app, self._settings, self._class, self._arguments)
             self._node.start()
@@ -104,6 +115,12 @@ class LeaderScheduler(Scheduler):
         self._bell.put(None)
         if node is not None:
             node.stop()
+
+
+def _is_orphan() -> bool:
+    """Whether this is a worker's child that outlived it; the next worker has a beat of its own."""
+    parent = getattr(current_process(), "_parent_pid", None)
+    return parent is not None and os.getppid() != parent
 
 
 class LeaderDatabaseScheduler(LeaderScheduler):

@@ -10,19 +10,18 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, Final
 
 from celery import Celery
 from celery.schedules import crontab
 
-from leader_jobs.adapters.celery_schedules import Once, Paced, planned
+from leader_jobs.adapters.celery_schedules import Once, planned
 from leader_jobs.exceptions import ConfigurationError
 from leader_jobs.jobs import OnCrash, Restriction
 from leader_jobs.names import check_job, nearest
 from leader_jobs.occurrences import Policy
 from leader_jobs.planned import PlannedJob
-from leader_jobs.schedules import Every, Schedule, as_utc
 
 __all__ = ["HEADER", "BeatJob", "job_name", "job_of", "own_options"]
 
@@ -60,8 +59,6 @@ def job_of(entry: Any, app: Celery) -> BeatJob:
     if "on_crash" in options:
         rerun = options["on_crash"] == OnCrash.RERUN
     schedule = planned(entry.schedule, name=entry.name, app=app)
-    # django-celery-beat keeps what bounds an entry in the row it was read from.
-    row = getattr(entry, "model", None)
     since = None
     if isinstance(schedule, Once):
         since = schedule.instant - _MICRO  # however late it is seen for the first time
@@ -69,12 +66,11 @@ def job_of(entry: Any, app: Celery) -> BeatJob:
         name=job_name(entry.name),
         entry=entry.name,
         task=entry.task,
-        schedule=_bounded(schedule, row),
+        schedule=schedule,
         policy=_policy(entry, app, restriction, options),
         rerun_on_crash=rerun,
         guarded=bool(guarded),
         since=since,
-        once=bool(getattr(row, "one_off", False)) and since is None,
     )
 
 
@@ -138,60 +134,3 @@ def _policy(
     except ConfigurationError as error:
         msg = f"entry {entry.name!r}: {error}"
         raise ConfigurationError(msg) from None
-
-
-def _bounded(schedule: Schedule, row: Any) -> Schedule:
-    begin, end = getattr(row, "start_time", None), getattr(row, "expires", None)
-    if begin is None and end is None:
-        return schedule
-    if isinstance(schedule, Paced) and begin is not None:
-        schedule = Every(schedule.period, anchor=begin)
-    return Bounded(schedule, begin=begin, end=end)
-
-
-class Bounded:
-    """
-    The instants of a schedule that lie within bounds.
-
-    Args:
-        schedule: the schedule.
-        begin: the first instant that counts, aware; None for no such bound.
-        end: the first instant that does not count any more, aware; None likewise.
-    """
-
-    def __init__(self, schedule: Schedule, *, begin: datetime | None, end: datetime | None) -> None:
-        self._schedule = schedule
-        self._before = None if begin is None else as_utc(begin) - _MICRO
-        self._last = None if end is None else as_utc(end) - _MICRO
-        bounds = (None if bound is None else as_utc(bound).isoformat() for bound in (begin, end))
-        self.fingerprint: Final = "|".join((schedule.fingerprint, *(b or "" for b in bounds)))
-
-    def next_after(self, instant: datetime) -> datetime | None:
-        """Return the first planned instant strictly after *instant*; None if there is none."""
-        found = self._schedule.next_after(self._floor(instant))
-        return None if found is None or (self._last and found > self._last) else found
-
-    def latest_until(self, instant: datetime, *, after: datetime) -> datetime | None:
-        """Return the newest planned instant later than *after* and not later than *instant*."""
-        after, instant = self._floor(after), self._ceiling(instant)
-        return self._schedule.latest_until(instant, after=after) if instant > after else None
-
-    def count_between(self, after: datetime, until: datetime, *, cap: int) -> tuple[int, bool]:
-        """Count the planned instants later than *after* and not later than *until*, up to *cap*."""
-        after, until = self._floor(after), self._ceiling(until)
-        return self._schedule.count_between(after, until, cap=cap) if until > after else (0, True)
-
-    def describe(self) -> str:
-        """Return the rule in words."""
-        words = self._schedule.describe()
-        if self._before is not None:
-            words += f", from {(self._before + _MICRO).isoformat()}"
-        if self._last is not None:
-            words += f", until {(self._last + _MICRO).isoformat()}"
-        return words
-
-    def _floor(self, instant: datetime) -> datetime:
-        return instant if self._before is None else max(as_utc(instant), self._before)
-
-    def _ceiling(self, instant: datetime) -> datetime:
-        return instant if self._last is None else min(as_utc(instant), self._last)

@@ -50,6 +50,7 @@ class BeatNode:
         arguments: dict[str, Any],
     ) -> None:
         self.pid: Final = os.getpid()
+        self._app = app
         self._settings = settings
         self._clock: Clock = SystemClock()
         self._store = open_store(settings, clock=self._clock)
@@ -92,7 +93,9 @@ class BeatNode:
         self._store.close()
 
     def _run(self) -> None:
+        self._app.set_current()  # Celery asks for it, and knows it in the main thread alone
         self._candidate.start()
+        self._timetable.preload()
         while not self._stopping.is_set():
             term = self._candidate.wait_for_term()
             if term is not None and not self._stopping.is_set():
@@ -156,6 +159,7 @@ class BeatNode:
             _log.warning("what was sent last is not marked, and may be sent again: %s", error)
         finally:
             beat.drop()
+            self._timetable.rest()
 
     def _is_hopeless(self) -> bool:
         """Whether this node could not send for long, and another one waits to try."""

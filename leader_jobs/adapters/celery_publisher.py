@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any, Final
 
 from celery import Celery
-from celery.beat import ScheduleEntry
+from celery.beat import BeatLazyFunc, ScheduleEntry
 from kombu import Connection
 from kombu.exceptions import OperationalError
 
@@ -17,7 +17,7 @@ from leader_jobs.adapters.celery_entries import HEADER, BeatJob
 from leader_jobs.ledger import Claim
 from leader_jobs.tickets import Ticket
 
-__all__ = ["BrokerTrouble", "Publisher"]
+__all__ = ["BrokerTrouble", "NoMessage", "NotTaken", "Publisher"]
 
 #: Seconds after which a broker that does not answer is given up on, for the time being.
 _TIMEOUT: Final = 10.0
@@ -25,6 +25,14 @@ _TIMEOUT: Final = 10.0
 
 class BrokerTrouble(Exception):
     """The broker did not take a message, or is not known to have taken it."""
+
+
+class NotTaken(BrokerTrouble):
+    """The broker answers, and does not take this message: its queue can not be declared, say."""
+
+
+class NoMessage(Exception):
+    """There is nothing to be sent."""
 
 
 class Publisher:
@@ -43,54 +51,51 @@ class Publisher:
         self._app = app
         self._election = election
         self._send = send
-        self._connection: Connection | None = None
-        self._producer: Any = None
+        self._link: tuple[Connection, Any] | None = None
 
     def publish(self, claim: Claim, job: BeatJob, entry: ScheduleEntry) -> None:
         """
         Hand a message for *claim* to the broker.
 
         Raises:
+            NotTaken: the broker answers, and did not take this one.
             BrokerTrouble: it is not known to have been taken; trying again may help.
             Exception: there can be no such message: its arguments can not be serialised, say.
         """
         message = _clone(entry, self._options(claim, entry))
+        connection, producer = self._connected()
         try:
-            self._send(message, self._connected())
+            self._send(message, producer)
         except Exception as error:
+            # Celery says what failed, and Kombu says that it was the broker, before the cause itself.
             cause = error.__cause__ or error.__context__ or error
-            if self._is_trouble(cause):
-                self.close()
-                raise BrokerTrouble(str(cause) or repr(cause)) from error
-            raise cause from None
+            root = cause.__cause__ or cause
+            if not _is_trouble(cause, connection):
+                raise cause from None
+            self.close()
+            kind = NotTaken if isinstance(root, connection.channel_errors) else BrokerTrouble
+            raise kind(_words(root)) from error
 
     def close(self) -> None:
         """Let go of the connection; the next message opens another one."""
-        connection, self._connection, self._producer = self._connection, None, None
-        if connection is not None:
-            try:
-                connection.release()
-            except Exception as error:
-                if not self._is_trouble(error):
-                    raise
+        connected, self._link = self._link, None
+        if connected is not None:
+            _release(connected[0])
 
-    def _connected(self) -> Any:
-        if self._producer is None:
+    def _connected(self) -> tuple[Connection, Any]:
+        if self._link is None:
             connection = self._app.connection_for_write()
             connection.transport_options = {
                 **_patience(connection),
                 **(connection.transport_options or {}),
             }
-            self._connection = connection
-            self._producer = self._app.amqp.Producer(connection, auto_declare=False)
-        return self._producer
-
-    def _is_trouble(self, error: BaseException) -> bool:
-        kinds: tuple[type[BaseException], ...] = (OperationalError, OSError)
-        if self._connection is not None:
-            kinds += tuple(self._connection.connection_errors)
-            kinds += tuple(self._connection.channel_errors)
-        return isinstance(error, kinds)
+            try:
+                producer = self._app.amqp.Producer(connection.default_channel, auto_declare=False)
+            except Exception as error:
+                _release(connection)
+                raise BrokerTrouble(_words(error.__cause__ or error)) from error
+            self._link = connection, producer
+        return self._link
 
     def _options(self, claim: Claim, entry: ScheduleEntry) -> dict[str, Any]:
         options = {key: value for key, value in (entry.options or {}).items() if key != HEADER}
@@ -117,12 +122,14 @@ class Publisher:
 def _patience(connection: Connection) -> Mapping[str, Any]:
     """Return the transport options that bound how long a broker is waited for."""
     driver = connection.transport.driver_type
+    # Kombu would try again by itself, for seconds; each of several hosts is tried once.
+    options: dict[str, Any] = {"max_retries": max(0, len(connection.alt) - 1)}
     if driver == "amqp":
         # Without confirmation a message may be lost in a socket whose other end has died.
-        return {"confirm_publish": True, "read_timeout": _TIMEOUT, "write_timeout": _TIMEOUT}
+        options |= {"confirm_publish": True, "read_timeout": _TIMEOUT, "write_timeout": _TIMEOUT}
     if driver == "redis":
-        return {"socket_timeout": _TIMEOUT, "socket_connect_timeout": _TIMEOUT}
-    return {}
+        options |= {"socket_timeout": _TIMEOUT, "socket_connect_timeout": _TIMEOUT}
+    return options
 
 
 def _clone(entry: ScheduleEntry, options: dict[str, Any]) -> ScheduleEntry:
@@ -130,4 +137,28 @@ def _clone(entry: ScheduleEntry, options: dict[str, Any]) -> ScheduleEntry:
     clone: ScheduleEntry = entry.__class__.__new__(entry.__class__)
     clone.__dict__.update(entry.__dict__)
     clone.options = options
+    # Not in the middle of sending: what it raises there might look like trouble with the broker.
+    clone.args = tuple(_now(value) for value in entry.args or ())
+    clone.kwargs = {name: _now(value) for name, value in (entry.kwargs or {}).items()}
     return clone
+
+
+def _now(value: Any) -> Any:
+    return value() if isinstance(value, BeatLazyFunc) else value
+
+
+def _is_trouble(error: BaseException, connection: Connection) -> bool:
+    kinds = connection.connection_errors + connection.channel_errors
+    return isinstance(error, (OperationalError, OSError, *kinds))
+
+
+def _words(error: BaseException) -> str:
+    return " ".join(str(error).split()) or repr(error)
+
+
+def _release(connection: Connection) -> None:
+    try:
+        connection.release()
+    except Exception as error:
+        if not _is_trouble(error, connection):
+            raise

@@ -2,16 +2,17 @@
 One term of beat: what is due is claimed, published and marked, a batch at a time.
 
 While the broker is away nothing more is claimed: what was missed then is caught up on by each job's
-own policy, and the batch in hand goes first.
+own policy, and the batch in hand goes first. So it is for a single job whose messages the broker does
+not take.
 """
 
 import logging
-from collections import deque
 from datetime import timedelta
 from typing import Final
 
 from leader_jobs.adapters.celery_entries import BeatJob
-from leader_jobs.adapters.celery_publisher import BrokerTrouble, Publisher
+from leader_jobs.adapters.celery_outbox import Outbox
+from leader_jobs.adapters.celery_publisher import NoMessage, Publisher
 from leader_jobs.adapters.celery_timetable import Timetable
 from leader_jobs.candidate import Candidate
 from leader_jobs.claims import Claims
@@ -28,10 +29,8 @@ _log = logging.getLogger(__name__)
 _BATCH: Final = 125
 _AT_MOST: Final = 1.0
 _SOON: Final = 0.2
-_FIRST_PAUSE: Final = 0.1
-_LONGEST_PAUSE: Final = 5.0
-#: Stopping while the broker is away, in seconds of trying: the next leader goes on with it.
-_LAST_TRY: Final = 1.0
+#: Seconds from the beginning of a term to the second look at the schedule.
+_SETTLED: Final = 1.0
 
 
 class BeatTerm:
@@ -64,16 +63,20 @@ class BeatTerm:
         self._publisher = publisher
         self._clock = clock
         self._look_every = look_every
-        self._look_at = clock.now() + look_every
+        # Soon: a new leader goes by what it finds at first.
+        self._look_at = clock.now() + min(look_every, _SETTLED)
+        self._looked_at = clock.utcnow()
+        self._blind = False
         self._wall = WallClock(candidate, clock)
         self._jobs = {job.name: job for job in timetable.jobs()}
         self._claims = Claims(ledger, term, self._jobs.values(), clock=clock)
         self._dispatches = Dispatches(ledger, term, clock=clock)
-        self._ledger = ledger
+        self._outbox = Outbox(
+            term, ledger=ledger, dispatches=self._dispatches, publish=self._publish, clock=clock
+        )
+        self._held: frozenset[str] = frozenset()
         self._retired = set(timetable.switched_off())
-        self._outbox: deque[Claim] = deque()
-        self._pause = 0.0
-        self._complaint = ""
+        self._finished: set[str] = set()
 
     def tick(self) -> float:
         """
@@ -90,38 +93,34 @@ class BeatTerm:
             return _SOON
         self._look_at_schedule()
         recorded = self._dispatches.record()
-        if self._outbox and not self._send():
-            return self._pause
+        if not self._outbox.send():
+            return self._outbox.pause
+        self._hold_back()
         tick = self._claims.tick(self._clock.utcnow(), most=_BATCH)
-        self._outbox.extend(tick.claims)
-        sent = self._send()
-        self._timetable.keep_books()
+        self._outbox.put(tick.claims)
+        sent = self._outbox.send()
+        self._close_books()
         if not sent:
-            return self._pause
+            return self._outbox.pause
         if tick.more:
             return 0.0
         return self._until_next(unsettled=tick.unsettled or not recorded)
 
     @property
     def stuck(self) -> bool:
-        """Whether claims wait in hand because the broker does not take their messages."""
+        """Whether claims wait in hand because the broker is away."""
         return bool(self._outbox)
 
     def finish(self) -> None:
         """Bring the batch in hand to an end, as the term is going to be given up by will."""
-        limit = self._clock.now() + _LAST_TRY
-        while self._outbox and self._clock.now() < limit and self._term.may_start:
-            if not self._send():
-                break
+        self._outbox.send()
         if self._term.active:
             self._dispatches.record()
-            self._timetable.keep_books(force=True)
+            self._close_books(force=True)
 
     def drop(self) -> None:
         """Let go of everything, as the term is over."""
-        for claim in self._outbox:
-            self._ledger.let_go(claim)
-        self._outbox.clear()
+        self._outbox.drop()
         self._dispatches.drop()
 
     # -- the schedule -----------------------------------------------------------------------------
@@ -131,74 +130,69 @@ class BeatTerm:
             self._retired.clear()
         if self._clock.now() < self._look_at:
             return
-        self._look_at = self._clock.now() + self._look_every
-        former = self._jobs
+        former, now = self._jobs, self._clock.utcnow()
         try:
-            self._jobs = {job.name: job for job in self._timetable.jobs()}
-        except Exception:  # noqa: BLE001  its database may be away, and what was read of it is still good
-            _log.exception("the schedule can not be read; going on with what it was")
+            self._jobs = {job.name: job for job in self._timetable.jobs(since=self._looked_at)}
+        except Exception as error:  # noqa: BLE001  its database may be away, and what was read is still good
+            self._log_blindness(error)
             return
+        finally:  # from its end, for it may have waited for long
+            self._look_at = self._clock.now() + self._look_every
+        self._log_blindness(None)
+        self._looked_at = now
         self._retired |= former.keys() - self._jobs.keys()
         self._retired -= self._jobs.keys()
-        self._claims.plan(self._jobs.values())
+        self._plan()
+
+    def _hold_back(self) -> None:
+        """Claim nothing more of jobs whose messages the broker does not take."""
+        if self._held != self._outbox.stuck:
+            self._held = self._outbox.stuck
+            self._plan()
+
+    def _plan(self) -> None:
+        self._claims.plan(job for name, job in self._jobs.items() if name not in self._held)
+
+    def _log_blindness(self, error: Exception | None) -> None:
+        """Say when the schedule can not be read, and when it can again."""
+        was_blind, self._blind = self._blind, error is not None
+        if error is not None:
+            level = logging.DEBUG if was_blind else logging.WARNING
+            _log.log(level, "the schedule can not be read; going on with what it was: %s", error)
+        elif was_blind:
+            _log.info("the schedule can be read again")
+
+    def _close_books(self, *, force: bool = False) -> None:
+        """Have what was sent written down, and what is finished switched off."""
+        self._finished |= self._claims.finished()
+        waiting = self._finished if self._outbox else self._finished & self._outbox.stuck
+        over = [self._jobs[name] for name in self._finished - waiting if name in self._jobs]
+        self._finished &= waiting
+        self._timetable.finished(over)
+        if self._blind and not force:
+            return  # it would wait for what is away
+        try:
+            self._timetable.keep_books(force=force)
+        except Exception:  # noqa: BLE001  its books are for people; the ledger is what counts
+            _log.exception("what was sent could not be noted")
 
     # -- the batch in hand ------------------------------------------------------------------------
 
-    def _send(self) -> bool:
-        """Publish what is in the outbox, and mark it; False if the broker is away."""
-        troubles = 0
-        for _ in range(len(self._outbox)):
-            # Before every single message: a freeze may have cost us the term since the last one.
-            if not self._term.may_start:
-                break
-            claim = self._outbox.popleft()
-            trouble = self._publish(claim)
-            if trouble is not None:
-                self._outbox.append(claim)
-                self._complain(f"a message is not sent, the broker is away: {trouble}")
-                troubles += 1
-                if troubles > 1:  # it is not the first one's queue that is the matter
-                    break
-            else:
-                troubles = 0
-        self._dispatches.record()
-        if not self._outbox:
-            self._pause = 0.0
-            self._complaint = ""
-            return True
-        self._pause = min(2 * self._pause or _FIRST_PAUSE, _LONGEST_PAUSE)
-        return False
-
-    def _publish(self, claim: Claim) -> BrokerTrouble | None:
+    def _publish(self, claim: Claim) -> None:
         job = self._jobs.get(claim.job)
         entry = self._timetable.entry(job) if job is not None else None
         if job is None or entry is None:
-            self._dispatches.refused(claim, "the entry was removed before its message was sent")
-            return None
-        try:
-            self._publisher.publish(claim, job, entry)
-        except BrokerTrouble as trouble:
-            return trouble
-        except Exception as error:  # noqa: BLE001  one bad entry may not hold up the others
-            _log.exception("entry %s (%s) can not be sent", job.entry, claim.planned_at)
-            self._dispatches.refused(claim, f"no message could be made: {error!r}")
-            return None
+            msg = "the entry was removed before its message was sent"
+            raise NoMessage(msg)
+        self._publisher.publish(claim, job, entry)
         _log.info("sent %s (%s), due at %s", job.entry, job.task, claim.planned_at.isoformat())
-        self._dispatches.sent(claim)
         self._note(job)
-        return None
 
     def _note(self, job: BeatJob) -> None:
         try:
             self._timetable.sent(job)
         except Exception:  # noqa: BLE001  its books are for people; the ledger is what counts
             _log.exception("entry %s was sent, and could not be noted as such", job.entry)
-
-    def _complain(self, complaint: str) -> None:
-        """Say what is the matter when it begins, not at every try."""
-        level = logging.DEBUG if complaint == self._complaint else logging.WARNING
-        self._complaint = complaint
-        _log.log(level, complaint)
 
     # -- time -------------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote, unquote_to_bytes
 
-from leader_jobs.names import check_election
+from leader_jobs.names import check_election, check_electorate
 from leader_jobs.stores import _etcd_wire as wire
 from leader_jobs.stores._etcd_http import Gateway
 from leader_jobs.stores.base import Candidacy
@@ -24,7 +24,7 @@ class Keyspace:
 
     def electorate(self, election: str) -> bytes:
         """Return what the keys of an election's candidates begin with."""
-        return f"{self.namespace}/elections/{check_election(election)}/".encode()
+        return f"{self.namespace}/elections/{check_electorate(election)}/".encode()
 
     def candidate(self, candidacy: Candidacy) -> bytes:
         """Return the key of a candidate."""

@@ -1,0 +1,244 @@
+"""
+The guard of `@leader_only` tasks: a message that carries a ticket starts its body at most once.
+
+The guard is put around ``task.run``, outside of everything Celery puts there itself, so that it sees
+how the body ends: `celery.exceptions.Retry`, ``Ignore`` and ``Reject`` included. Celery's tracer calls
+``task.run`` in every pool and for ``apply()``; a plain call of the task in Python is no message and is
+left to `leader_jobs.jobs.leader_only`.
+
+A message that is turned away is acknowledged (``Ignore``): it stores no result, so whoever waits for
+one gets that of the run that counts, which has the same id. One that no leader can have sent is
+rejected. One that may start later, because the ledger can not be reached say, is published anew after
+a moment, for a rejected message comes back at once.
+"""
+
+import functools
+import logging
+import traceback
+from collections.abc import Callable
+from contextlib import nullcontext
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, NoReturn
+
+from celery import Celery
+from celery.exceptions import Ignore, Reject, Retry
+from celery.utils.time import maybe_make_aware
+
+from leader_jobs.adapters.celery_desks import Desk, Desks
+from leader_jobs.adapters.celery_entries import HEADER
+from leader_jobs.admissions import Later, Message, Refused
+from leader_jobs.clock import Clock
+from leader_jobs.config import application
+from leader_jobs.exceptions import LeaderJobsError, NotLeader, StoreError
+from leader_jobs.jobs import OnStandby, Restriction, admitted, why_not
+from leader_jobs.ledger import Claim
+from leader_jobs.runs import Lost, Run, current_run, running
+from leader_jobs.term import Term, held_terms
+from leader_jobs.tickets import BadTicket, Ticket
+
+__all__ = ["Guard", "ticket_of"]
+
+_log = logging.getLogger(__name__)
+_BEGIN_WITHIN: Final = 10.0
+_DELAY: Final = 5.0
+#: The attribute of a ``run`` that has the guard around it.
+_GUARDED: Final = "__leader_jobs_guarded__"
+#: The attribute of a request whose message was let in, for bodies that call ``self.run()``.
+_LET_IN: Final = "leader_jobs_let_in"
+
+
+def ticket_of(request: Any) -> Ticket | None:
+    """
+    Return the ticket that a request's message carries, or None.
+
+    Raises:
+        BadTicket: there is something in its place that is none.
+    """
+    found = (request.headers or {}).get(HEADER)
+    if found is None:
+        found = request.get(HEADER)  # a header called "headers" hides all others from Celery
+    return None if found is None else Ticket.decode(found)
+
+
+class Guard:
+    """
+    Guards the tasks of an application.
+
+    Args:
+        desks: where to ask about an election.
+        clock: where instants come from.
+    """
+
+    def __init__(self, desks: Desks, *, clock: Clock) -> None:
+        self._desks = desks
+        self._clock = clock
+
+    def wrap(self, task: Any) -> None:
+        """Put the guard around *task*, if `leader_only` restricts it; once, however often called."""
+        restriction = Restriction.of(task.run)
+        if restriction is None or getattr(task.run, _GUARDED, False):
+            return
+        body = task.run
+
+        @functools.wraps(body)
+        def run(*args: Any, **kwargs: Any) -> Any:
+            return self._run(task, restriction, functools.partial(body, *args, **kwargs))
+
+        setattr(run, _GUARDED, True)
+        task.run = run
+
+    def _run(self, task: Any, restriction: Restriction, body: Callable[[], Any]) -> Any:
+        request = task.request
+        if request.called_directly or request.get(_LET_IN):
+            return body()
+        try:
+            ticket = ticket_of(request)
+        except BadTicket as error:
+            _reject(request, restriction, error)
+        if ticket is None:
+            return self._run_called(task, restriction, body)
+        return self._run_claimed(task, restriction, ticket, body)
+
+    # -- with a ticket ----------------------------------------------------------------------------
+
+    def _run_claimed(
+        self, task: Any, restriction: Restriction, ticket: Ticket, body: Callable[[], Any]
+    ) -> Any:
+        request = task.request
+        desk, term, claim = self._admit(task, restriction, ticket)
+        setattr(request, _LET_IN, True)
+        run = Run(
+            election=ticket.election,
+            job=claim.job,
+            occurrence=claim.occurrence,
+            planned_at=claim.planned_at,
+            token=claim.token,
+            attempt=claim.attempt,
+            lost=Lost(term),
+        )
+        try:
+            with running(run), admitted(restriction):
+                result = body()
+        except BaseException as error:
+            self._record(desk, claim, error, rerun=restriction.rerun_on_crash, app=task.app)
+            raise
+        desk.admissions.succeed(claim)
+        return result
+
+    def _admit(
+        self, task: Any, restriction: Restriction, ticket: Ticket
+    ) -> tuple[Desk, Term, Claim]:
+        request = task.request
+        if restriction.election not in (None, ticket.election):
+            why = f"it is of election {restriction.election!r}, its ticket of {ticket.election!r}"
+            _reject(request, restriction, why)
+        message = Message(
+            ticket=ticket,
+            id=request.id,
+            task=task.name,
+            retries=request.retries or 0,
+            policy=restriction.policy,
+            rerun_on_crash=restriction.rerun_on_crash,
+        )
+        desk = self._desks.of(ticket.election)
+        try:
+            term = desk.presence.begin(_BEGIN_WITHIN)
+            return desk, term, desk.admissions.admit(message, term)
+        except Refused as refusal:
+            if refusal.forged:
+                _reject(request, restriction, refusal)
+            _ignore(request, restriction, refusal)
+        except Later as reason:
+            _give_back(task, restriction, reason, reason.delay)
+        except StoreError as error:
+            _give_back(task, restriction, error, _DELAY)
+
+    def _record(
+        self, desk: Desk, claim: Claim, error: BaseException, *, rerun: bool, app: Celery
+    ) -> None:
+        """Record how a body ended that did not return."""
+        reason = "".join(traceback.format_exception_only(error))
+        if isinstance(error, Retry):
+            desk.admissions.retry(claim, self._due(error.when, app))
+        elif isinstance(error, Reject) and error.requeue:  # type: ignore[attr-defined]  # stubs lack it
+            desk.admissions.hand_back(claim)
+        elif isinstance(error, Ignore):
+            desk.admissions.succeed(claim, reason)
+        elif isinstance(error, Exception):
+            desk.admissions.fail(claim, reason)
+        else:
+            desk.admissions.interrupt(claim, reason, rerun=rerun)
+
+    def _due(self, when: Any, app: Celery) -> datetime:
+        if isinstance(when, datetime):
+            return maybe_make_aware(when, app.timezone).astimezone(UTC)
+        return self._clock.utcnow() + timedelta(seconds=float(when or 0))
+
+    # -- without one ------------------------------------------------------------------------------
+
+    def _run_called(self, task: Any, restriction: Restriction, body: Callable[[], Any]) -> Any:
+        """Run what was called rather than claimed, if this process leads."""
+        request = task.request
+        election = restriction.election or application.election
+        why = why_not(election)
+        if why is not None:
+            self._skip(task, restriction, election, f"no ticket, and {why}")
+        setattr(request, _LET_IN, True)
+        term = held_terms.find(election)
+        if current_run() is not None or term is None:
+            context: Any = nullcontext()
+        else:
+            context = running(self._called(request, restriction, term))
+        with context, admitted(restriction):
+            return body()
+
+    def _called(self, request: Any, restriction: Restriction, term: Term) -> Run:
+        return Run(
+            election=term.election,
+            job=restriction.name,
+            occurrence=request.id,
+            planned_at=self._clock.utcnow(),
+            token=term.token,
+            attempt=1,
+            lost=Lost(term),
+        )
+
+    def _skip(self, task: Any, restriction: Restriction, election: str, why: str) -> NoReturn:
+        try:
+            self._desks.of(election).admissions.skip(restriction.name, why, task=task.name)
+        except LeaderJobsError as error:
+            _log.debug("%s: not noted in the ledger: %s", restriction.name, error)
+        if restriction.on_standby is OnStandby.RAISE:
+            msg = f"{restriction.name} not run: {why}"
+            raise NotLeader(msg)
+        _ignore(task.request, restriction, why)
+
+
+def _ignore(request: Any, restriction: Restriction, why: object) -> NoReturn:
+    _log.info("%s not run, message %s is ignored: %s", restriction.name, request.id, why)
+    raise Ignore(str(why))
+
+
+def _reject(request: Any, restriction: Restriction, why: object) -> NoReturn:
+    _log.warning("%s not run, message %s is rejected: %s", restriction.name, request.id, why)
+    raise Reject(str(why), requeue=False)
+
+
+def _give_back(task: Any, restriction: Restriction, why: object, delay: float) -> NoReturn:
+    """Have the message of *task* delivered again after *delay* seconds."""
+    request = task.request
+    _log.info(
+        "%s not run yet, message %s comes again in %g s: %s",
+        restriction.name,
+        request.id,
+        delay,
+        why,
+    )
+    if not request.is_eager:
+        again = task.signature_from_request(request, countdown=delay, retries=request.retries)
+        try:
+            again.apply_async()
+        except Exception as error:
+            _log.warning("message %s could not be published anew: %r", request.id, error)
+            raise Reject(str(why), requeue=True) from error
+    raise Ignore(str(why))

@@ -1,0 +1,34 @@
+"""Fixtures of tests of the guard of Celery tasks."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from celery import signals
+
+from leader_jobs import leader_only
+from leader_jobs.config import application
+from testsupport.guarded_shop import Shop
+
+
+@pytest.fixture(name="shop")
+def _shop() -> Iterator[Shop]:
+    shop = Shop()
+    yield shop
+    shop.store.restore()
+    signals.worker_process_shutdown.send(sender=None, pid=0, exitcode=0)
+    application.configure(None)
+    shop.app.close()
+
+
+@pytest.fixture(name="report")
+def _report(shop: Shop) -> Any:
+    """Return a guarded task."""
+
+    @shop.task(name="report")
+    @leader_only
+    def report(copies: int = 1) -> int:
+        shop.see()
+        return 2 * copies
+
+    return report
