@@ -12,7 +12,7 @@ from typing import Any, Final, Self
 
 from leader_jobs.exceptions import ConfigurationError, LeaderJobsError
 from leader_jobs.names import check_election, check_job
-from leader_jobs.occurrences import occurrence_id
+from leader_jobs.occurrences import Policy, occurrence_id
 
 __all__ = ["BadTicket", "Ticket"]
 
@@ -35,6 +35,8 @@ class Ticket:
         sequence: its number in the job's record.
         attempt: which attempt the message is for.
         token: the term it was dispatched under.
+        policy: the job's policy where it was dispatched; None for what its runner knows of it.
+        rerun_on_crash: whether a run whose process died is attempted again; None likewise.
     """
 
     election: str
@@ -43,6 +45,8 @@ class Ticket:
     sequence: int
     attempt: int
     token: int
+    policy: Policy | None = None
+    rerun_on_crash: bool | None = None
 
     @property
     def occurrence(self) -> str:
@@ -51,7 +55,7 @@ class Ticket:
 
     def encode(self) -> dict[str, Any]:
         """Return the ticket as plain values that any serialiser takes."""
-        return {
+        ticket: dict[str, Any] = {
             "v": _FORMAT,
             "election": self.election,
             "job": self.job,
@@ -60,6 +64,11 @@ class Ticket:
             "attempt": self.attempt,
             "token": self.token,
         }
+        if self.policy is not None:
+            ticket["policy"] = _plain(self.policy)
+        if self.rerun_on_crash is not None:
+            ticket["rerun_on_crash"] = self.rerun_on_crash
+        return ticket
 
     @classmethod
     def decode(cls, found: object) -> Self:
@@ -72,6 +81,7 @@ class Ticket:
         if not isinstance(found, dict) or found.get("v") != _FORMAT:
             msg = f"not a ticket of this library: {str(found)[:80]!r}"
             raise BadTicket(msg)
+        policy, rerun = found.get("policy"), found.get("rerun_on_crash")
         try:
             planned_at = datetime.fromisoformat(found["planned_at"])
             if planned_at.tzinfo is None:
@@ -84,10 +94,22 @@ class Ticket:
                 sequence=_number(found["sequence"]),
                 attempt=_number(found["attempt"]),
                 token=_number(found["token"]),
+                policy=None if policy is None else Policy(**policy),
+                rerun_on_crash=None if rerun is None else rerun is True,
             )
         except (KeyError, TypeError, ValueError, OverflowError, ConfigurationError) as error:
             msg = f"a ticket that can not be read: {error}"
             raise BadTicket(msg) from None
+
+
+def _plain(policy: Policy) -> dict[str, Any]:
+    window = policy.window
+    return {
+        "catch_up": policy.catch_up.value,
+        "window": None if window is None else window.total_seconds(),
+        "max_burst": policy.max_burst,
+        "overlap": policy.overlap,
+    }
 
 
 def _number(value: object) -> int:

@@ -120,7 +120,7 @@ class Guard:
             with running(run), admitted(restriction):
                 result = body()
         except BaseException as error:
-            self._record(desk, claim, error, rerun=restriction.rerun_on_crash, app=task.app)
+            self._record(desk, claim, error, rerun=_reruns(restriction, ticket), app=task.app)
             raise
         desk.admissions.succeed(claim)
         return result
@@ -137,8 +137,8 @@ class Guard:
             id=request.id,
             task=task.name,
             retries=request.retries or 0,
-            policy=restriction.policy,
-            rerun_on_crash=restriction.rerun_on_crash,
+            policy=ticket.policy or restriction.policy,
+            rerun_on_crash=_reruns(restriction, ticket),
         )
         desk = self._desks.of(ticket.election)
         try:
@@ -212,6 +212,12 @@ class Guard:
             msg = f"{restriction.name} not run: {why}"
             raise NotLeader(msg)
         _ignore(task.request, restriction, why)
+
+
+def _reruns(restriction: Restriction, ticket: Ticket) -> bool:
+    """Whether a run whose process died is attempted again; an entry may say so over its task's head."""
+    asked = ticket.rerun_on_crash
+    return restriction.rerun_on_crash if asked is None else asked
 
 
 def _ignore(request: Any, restriction: Restriction, why: object) -> NoReturn:

@@ -62,7 +62,7 @@ class Publisher:
             BrokerTrouble: it is not known to have been taken; trying again may help.
             Exception: there can be no such message: its arguments can not be serialised, say.
         """
-        message = _clone(entry, self._options(claim, entry))
+        message = _clone(entry, self._options(claim, job, entry))
         connection, producer = self._connected()
         try:
             self._send(message, producer)
@@ -97,7 +97,7 @@ class Publisher:
             self._link = connection, producer
         return self._link
 
-    def _options(self, claim: Claim, entry: ScheduleEntry) -> dict[str, Any]:
+    def _options(self, claim: Claim, job: BeatJob, entry: ScheduleEntry) -> dict[str, Any]:
         options = {key: value for key, value in (entry.options or {}).items() if key != HEADER}
         ticket = Ticket(
             election=self._election,
@@ -106,6 +106,8 @@ class Publisher:
             sequence=claim.sequence,
             attempt=claim.attempt,
             token=claim.token,
+            policy=job.policy if job.guarded else None,
+            rerun_on_crash=job.rerun_on_crash if job.guarded else None,
         )
         # A dict of its own: beat and its users share one among the messages of an entry.
         options["headers"] = {**(options.get("headers") or {}), HEADER: ticket.encode()}

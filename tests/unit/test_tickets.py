@@ -1,13 +1,14 @@
 """Tickets: what a message carries comes back as it was, and anything else is refused."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leader_jobs.occurrences import occurrence_id
+from leader_jobs.occurrences import Policy, occurrence_id
 from leader_jobs.tickets import BadTicket, Ticket
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, 250_000, tzinfo=UTC)
@@ -99,3 +100,17 @@ def test_a_ticket_that_lacks_something_is_refused(key: str) -> None:
 
     with pytest.raises(BadTicket):
         Ticket.decode(plain)
+
+
+def test_what_the_entry_says_of_its_occurrences_travels_with_the_ticket() -> None:
+    """A worker goes by the policy under which the occurrence was dispatched, not by its own copy."""
+    policy = Policy(catch_up="all", window=3600, max_burst=3, overlap=True)
+    ticket = replace(TICKET, policy=policy, rerun_on_crash=True)
+    assert Ticket.decode(json.loads(json.dumps(ticket.encode()))) == ticket
+
+
+@pytest.mark.parametrize("policy", ["all", {"catch_up": "some"}, {"patience": 1}, [1]])
+def test_a_policy_that_makes_no_sense_spoils_the_ticket(policy: object) -> None:
+    """Nothing is guessed: what was meant to hold for the run is not known."""
+    with pytest.raises(BadTicket):
+        Ticket.decode({**TICKET.encode(), "policy": policy})
