@@ -21,10 +21,17 @@ from leader_jobs.exceptions import Conflict, StoreError
 from leader_jobs.ledger import Change, Claim, Ledger, find_claimed
 from leader_jobs.names import check_job
 from leader_jobs.recorder import Recorder
-from leader_jobs.records import JobRecord, OccurrenceRecord, State, UnreadableRecord, history_key
+from leader_jobs.records import (
+    MOST_ATTEMPTS,
+    JobRecord,
+    OccurrenceRecord,
+    State,
+    UnreadableRecord,
+    history_key,
+)
 from leader_jobs.term import Term
 from leader_jobs.tickets import Ticket
-from leader_jobs.verdicts import MOST_ATTEMPTS, Judge, Later, Message, Refused, Verdict
+from leader_jobs.verdicts import Judge, Later, Message, Refused, Verdict
 
 __all__ = ["Admissions", "Later", "Message", "Refused"]
 

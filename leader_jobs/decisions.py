@@ -20,8 +20,6 @@ from leader_jobs.records import JobRecord, OccurrenceRecord, State
 __all__ = ["Decider", "Decision", "Recheck", "Start"]
 
 _log = logging.getLogger(__name__)
-#: A body that kills its process would otherwise take down one leader after the other, for ever.
-_MOST_ATTEMPTS: Final = 5
 _TOO_LATE: Final = "window"
 _AHEAD: Final = timedelta(seconds=1)
 #: How many occurrences of one job may be open, so that all of them can be closed in one commit.
@@ -154,16 +152,15 @@ class Decider:
                 decision.close(entry.closed(State.SKIPPED, now, _TOO_LATE))
             else:
                 decision.claim(entry)
-        elif job.rerun_on_crash and not late and entry.attempt < _MOST_ATTEMPTS:
-            again = entry.again()
-            decision.record = decision.record.with_open(again)
-            decision.claim(again)
-            decision.changed = True
-        else:
-            why = "the process that ran it is gone"
-            if entry.attempt > 1:
-                why += f", at attempt {entry.attempt}"
+            return
+        why = entry.why_not_again(rerun=job.rerun_on_crash, late=late)
+        if why is not None:
             decision.close(entry.closed(State.INTERRUPTED, now, why))
+            return
+        again = entry.again()
+        decision.record = decision.record.with_open(again)
+        decision.claim(again)
+        decision.changed = True
 
     def _wait_for(self, decision: Decision, entry: OccurrenceRecord) -> bool:
         """Decide about an occurrence whose message nobody took yet; whether it may still start."""

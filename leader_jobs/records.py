@@ -19,6 +19,7 @@ from leader_jobs.occurrences import Passed, Reason
 __all__ = [
     "HISTORY",
     "JOBS_PREFIX",
+    "MOST_ATTEMPTS",
     "JobRecord",
     "OccurrenceRecord",
     "State",
@@ -30,6 +31,8 @@ __all__ = [
 
 #: How many closed occurrences are kept of each job.
 HISTORY: Final = 100
+#: A body that kills its process would otherwise take down one process after the other, for ever.
+MOST_ATTEMPTS: Final = 5
 JOBS_PREFIX: Final = "jobs/"
 _FORMAT: Final = 1
 
@@ -168,6 +171,24 @@ class OccurrenceRecord:
     def retried(self, retries: int, due: datetime) -> Self:
         """Return the record as its body, which was started, waits to be retried at *due*."""
         return replace(self.back(), state=State.DISPATCHED, retries=retries, dispatched_at=due)
+
+    def why_not_again(self, *, rerun: bool, late: bool) -> str | None:
+        """
+        Say why this occurrence, whose process died running it, is not attempted again.
+
+        Args:
+            rerun: whether its job asked for that.
+            late: whether it is too late for another attempt.
+
+        Returns:
+            The reason, or None if it is.
+        """
+        gone = f"the process that ran it on node {self.node} is gone"
+        if not rerun:
+            return gone
+        if self.attempt >= MOST_ATTEMPTS:
+            return f"{gone}, at attempt {self.attempt}"
+        return f"{gone}, and it is too late" if late else None
 
     def again(self) -> Self:
         """Return the record of this occurrence as it waits for another attempt."""

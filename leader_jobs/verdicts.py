@@ -15,10 +15,8 @@ from leader_jobs.occurrences import CatchUp, Policy, Reason
 from leader_jobs.records import JobRecord, OccurrenceRecord, State
 from leader_jobs.tickets import Ticket
 
-__all__ = ["MOST_ATTEMPTS", "Judge", "Later", "Message", "Refused", "Verdict"]
+__all__ = ["Judge", "Later", "Message", "Refused", "Verdict"]
 
-#: A body that kills its process would otherwise take down one worker after the other, for ever.
-MOST_ATTEMPTS: Final = 5
 _SOON: Final = 1.0
 _AFTER_A_RUN: Final = 5.0
 
@@ -153,19 +151,11 @@ class Judge:
             return _refuse(f"it runs on node {entry.node} since {entry.started_at}")
         if ahead not in (0, 1):
             return self._refuse_stale(entry)
-        why = self._why_not_again(entry, now)
+        late = self._is_late(entry, now)
+        why = entry.why_not_again(rerun=self._message.rerun_on_crash, late=late)
         if why is not None:
             return _close(record, entry.closed(State.INTERRUPTED, now, why))
         return self._start(record, replace(entry.again(), retries=self._message.retries), now)
-
-    def _why_not_again(self, entry: OccurrenceRecord, now: datetime) -> str | None:
-        """Say why an occurrence whose process died is not attempted again; None if it is."""
-        gone = f"the process that ran it on node {entry.node} is gone"
-        if not self._message.rerun_on_crash:
-            return gone
-        if entry.attempt >= MOST_ATTEMPTS:
-            return f"{gone}, at attempt {entry.attempt}"
-        return f"{gone}, and it is too late" if self._is_late(entry, now) else None
 
     def _refuse_stale(self, entry: OccurrenceRecord) -> Verdict:
         return _refuse(f"it is of retry {self._message.retries}; retry {entry.retries} counts")

@@ -2,6 +2,7 @@
 
 pytest_plugins = [
     "testsupport.broker_fixtures",
+    "testsupport.django_beat_site.fixtures",
     "testsupport.etcd_fixtures",
     "testsupport.store_urls",
 ]
