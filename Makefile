@@ -7,6 +7,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SOURCES := leader_jobs django_app tests benchmarks example_project docs
+PEERS := .cache/bench-celery
 BENCHMARKS := calls ticks takeover standbys
 
 .DEFAULT_GOAL := help
@@ -24,6 +25,10 @@ demo: $(VENV)/with-demo ## kill, freeze and stop leaders for 40 s and count what
 .PHONY: test
 test: $(VENV)/with-test ## run the tests (ARGS="-k sqlite -x": arguments for pytest)
 	$(BIN)/python -m pytest $(ARGS)
+
+.PHONY: soak
+soak: $(VENV)/with-test ## hurt beats, brokers and stores at random for minutes (SECONDS=300 SEED=1: for how long, and again)
+	SOAK_SECONDS=$(or $(SECONDS),300) $(if $(SEED),SOAK_SEED=$(SEED)) $(BIN)/python -m pytest -s tests/scenarios/test_beat_random.py $(ARGS)
 
 .PHONY: check
 check: $(VENV)/with-dev ## lint, formatting, types, layers, documentation
@@ -46,6 +51,10 @@ format: $(VENV)/with-dev ## format the code and fix what can be fixed
 bench: $(VENV)/with-test ## measure takeovers, ticks and calls, and print tables (BENCHMARKS=takeover: only that)
 	@for name in $(BENCHMARKS); do echo "== $$name"; PYTHONPATH=tests $(BIN)/python -m benchmarks.$$name || exit; done
 
+.PHONY: bench-celery
+bench-celery: $(VENV)/with-test $(PEERS)/ready ## compare beats under faults and load; needs redis-server (ARGS="--peer stock --scenario idle")
+	PYTHONPATH=tests BEAT_PYTHON=$(abspath $(PEERS))/bin/python $(BIN)/python -m benchmarks.beat $(ARGS)
+
 .PHONY: clean
 clean: ## remove the virtual environment and everything built or cached
 	rm -rf $(VENV) build dist docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis
@@ -62,6 +71,13 @@ $(VENV)/with-demo: $(VENV)/ready pyproject.toml
 $(VENV)/with-test: $(VENV)/ready pyproject.toml
 	@echo "installing the dependency group 'test' into $(VENV)"
 	@$(PIP) install --editable ".[django,apscheduler,celery,cron]" --group test
+	@touch $@
+
+$(PEERS)/ready: $(VENV)/ready pyproject.toml
+	@echo "installing the dependency group 'bench-celery' into $(PEERS)"
+	@$(BIN)/python -m venv $(PEERS)
+	@$(PEERS)/bin/python -m pip --disable-pip-version-check --quiet install --upgrade "pip>=25.1"
+	@$(PEERS)/bin/python -m pip --disable-pip-version-check --quiet install --editable ".[celery]" --group bench-celery
 	@touch $@
 
 $(VENV)/with-dev: $(VENV)/ready pyproject.toml

@@ -1,0 +1,1 @@
+"""Beats side by side: the same faults, loads and spells of idleness, for several leader electors."""
