@@ -37,11 +37,13 @@ __all__ = ["Candidate"]
 
 _log = logging.getLogger(__name__)
 _FIRST_PAUSE: Final = 0.1
+_LONG_PAUSE: Final = 0.6
 _LONGEST_PAUSE: Final = 5.0
 _STOP_LIMIT: Final = 5.0
 _SLICE: Final = 1.0
 _LONG_SLICE: Final = 60.0
 _QUICK: Final = 2.0
+_MOST_LEFT: Final = 5
 
 
 class Candidate:
@@ -92,6 +94,7 @@ class Candidate:
         self._terms: queue.SimpleQueue[Term | None] = queue.SimpleQueue()
         self._term: Term | None = None
         self._candidacy: Candidacy | None = None
+        self._left: list[Candidacy] = []
         self._announced_wait: Candidacy | None = None
         self._thread: threading.Thread | None = None
 
@@ -260,7 +263,8 @@ class Candidate:
                 candidacy = self._stand(standing or self._enrol(Timing(self._ttl).valid_for))
                 pause = _FIRST_PAUSE
             except StoreError as error:
-                pause = min(2 * pause, _LONGEST_PAUSE)
+                # A store that is back shall not be kept waiting; nothing changes what lasts so soon.
+                pause = min(2 * pause, _LONGEST_PAUSE if error.lasting else _LONG_PAUSE)
                 self._herald.failed(error, pause)
             except Exception as error:  # noqa: BLE001  losing a term never ends the process
                 _log.exception("election %r: the campaign failed unexpectedly", self.election)
@@ -300,6 +304,7 @@ class Candidate:
         finally:
             renewer.stop()
             self._end_term(EndReason.LOST)
+            self._candidacy = None
             self._withdraw(candidacy)
 
     def _watch_over(self, candidacy: Candidacy, renewer: Renewer) -> None:
@@ -327,6 +332,9 @@ class Candidate:
 
     def _look(self, candidacy: Candidacy, renewer: Renewer) -> None:
         """See where we stand, lead if it is our turn, and wait until that may have changed."""
+        left, self._left = self._left, []
+        for former in left:
+            self._withdraw(former)
         timing = Timing(candidacy.ttl)
         try:
             standing = self._store.standing(
@@ -374,11 +382,12 @@ class Candidate:
         self._herald.ended(term)
 
     def _withdraw(self, candidacy: Candidacy) -> None:
-        self._candidacy = None
         try:
             self._store.withdraw(candidacy, deadline=self._clock.now() + min(2.0, candidacy.ttl))
         except StoreError as error:
             self._herald.could_not_withdraw(candidacy, error)
+            # A store that was down may come back with our lease in it, and in the way of our own.
+            self._left = [*self._left, candidacy][-_MOST_LEFT:]
 
     def _wake(self) -> None:
         candidacy = self._candidacy

@@ -21,7 +21,7 @@ __all__ = ["Outbox"]
 _log = logging.getLogger(__name__)
 _FIRST_PAUSE: Final = 0.1
 #: A broker that is back is not kept waiting.
-_LONGEST_PAUSE: Final = 0.5
+_LONGEST_PAUSE: Final = 0.3
 #: Seconds between tries of what a broker that is there does not take.
 _TRY_AGAIN: Final = 5.0
 

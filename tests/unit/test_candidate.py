@@ -17,7 +17,7 @@ from leader_jobs.events import (
     Suspended,
     TermEnded,
 )
-from leader_jobs.exceptions import NotLeader
+from leader_jobs.exceptions import NotLeader, StoreUnavailable
 from leader_jobs.leaders import Leader, find_leader, watch_leader
 from leader_jobs.proposals import Proposal
 from leader_jobs.stores.base import Candidacy
@@ -376,6 +376,31 @@ def test_who_resigns_is_never_missing_from_the_electorate(make: Make, store: Mem
     store.withdraw = withdraw  # type: ignore[method-assign]
 
     assert missing == [False]
+
+
+def test_an_entry_that_could_not_be_withdrawn_is_not_in_the_way_for_long(
+    make: Make, store: MemoryStore
+) -> None:
+    """A store that was away may come back with the lease of our former candidacy in it, unharmed."""
+    candidate = make("one")
+    first = candidate.campaign(_SOON)
+    withdraw = store.withdraw
+    refused: list[Candidacy] = []
+
+    def away_once(candidacy: Candidacy, *, deadline: float) -> None:
+        if not refused:
+            refused.append(candidacy)
+            msg = "away"
+            raise StoreUnavailable(msg)
+        withdraw(candidacy, deadline=deadline)
+
+    store.withdraw = away_once  # type: ignore[method-assign]  # as if it was gone at that moment
+    candidate.resign()
+    second = candidate.wait_for_term(_SOON)
+
+    assert refused == [first.candidacy]
+    assert second is not None
+    assert second.token > first.token
 
 
 def test_stopped_and_started_at_once_there_is_one_campaign(make: Make, store: MemoryStore) -> None:
