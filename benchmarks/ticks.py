@@ -9,7 +9,6 @@ import tempfile
 import uuid
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -21,23 +20,14 @@ from leader_jobs.clock import SystemClock
 from leader_jobs.config import Settings
 from leader_jobs.ledger import Ledger, Versioned
 from leader_jobs.occurrences import Policy
-from leader_jobs.schedules import Every, Schedule
+from leader_jobs.planned import PlannedJob
+from leader_jobs.schedules import Every
 from leader_jobs.stores.base import Candidacy, Store, Write
 from leader_jobs.stores.factory import open_store
 from testsupport.etcd import EtcdCluster
 
 _JOBS = 1000
 _CLOCK = SystemClock()
-
-
-@dataclass(frozen=True)
-class Bare:
-    """A job without a body."""
-
-    name: str
-    schedule: Schedule
-    policy: Policy
-    rerun_on_crash: bool = False
 
 
 class Counting:
@@ -69,7 +59,10 @@ def _measure(url: str, ticks: int) -> tuple[list[float], set[int]]:
     with closing(open_store(settings, clock=_CLOCK)) as opened:
         store: Any = Counting(opened)
         ledger = Ledger(store, "e", node="n", owner="o", clock=_CLOCK)
-        jobs = [Bare(f"job{i:04d}", Every(60), Policy()) for i in range(_JOBS)]
+        jobs = [
+            PlannedJob(name=f"job{i:04d}", schedule=Every(60), policy=Policy())
+            for i in range(_JOBS)
+        ]
         with Candidate("e", store=opened, node="n") as candidate:
             term = candidate.wait_for_term(10)
             assert term is not None

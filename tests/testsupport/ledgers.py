@@ -3,12 +3,15 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from leader_jobs.claims import Claims
+from leader_jobs.dispatches import Dispatches
 from leader_jobs.jobs import Job
-from leader_jobs.ledger import Claim, Ledger
+from leader_jobs.ledger import Change, Claim, Ledger, find_claimed
+from leader_jobs.names import runners_of
 from leader_jobs.occurrences import Policy, occurrence_id
+from leader_jobs.planned import PlannedJob
 from leader_jobs.proposals import Proposal
 from leader_jobs.records import JobRecord, OccurrenceRecord, State
 from leader_jobs.schedules import Every
@@ -24,9 +27,12 @@ __all__ = [
     "WIDE",
     "CountingStore",
     "LedgerNode",
+    "Worker",
     "claim_one",
+    "dispatch",
     "entries_of",
     "make_job",
+    "make_planned",
     "passing",
     "planned",
     "reader",
@@ -53,6 +59,32 @@ def make_job(
         rerun_on_crash=rerun,
         election=None,
         place=name,
+    )
+
+
+def make_planned(
+    name: str = "job",
+    every: float | timedelta = 10,
+    *,
+    guarded: bool = True,
+    rerun: bool = False,
+    policy: Policy | None = None,
+    task: str = "",
+    since: datetime | None = None,
+    not_before: datetime | None = None,
+    once: bool = False,
+) -> PlannedJob:
+    """Return a job that is due every *every* seconds, and is run by other processes."""
+    return PlannedJob(
+        name=name,
+        schedule=Every(every),
+        policy=policy or Policy(),
+        rerun_on_crash=rerun,
+        guarded=guarded,
+        task=task,
+        since=since,
+        not_before=not_before,
+        once=once,
     )
 
 
@@ -105,19 +137,14 @@ class LedgerNode:
 
     def stand(self) -> Candidacy:
         """Enrol, under a lease that outlives the test."""
-        proposal = Proposal(
-            node=self.name, host="host", pid=1, version="0", incarnation=self.name
-        ).encode()
-        self.candidacy = self.store.enrol(
-            ELECTION, proposal, 100_000.0, deadline=self.clock.now() + 1
-        )
+        self.candidacy = _enrol(ELECTION, self.name, self.store, self.clock)
         return self.candidacy
 
     def term(self, lasts: float = 100_000.0) -> Term:
         """Return a term of the present candidacy, which may or may not lead."""
         return Term(candidacy=self.candidacy, deadline=self.clock.now() + lasts, clock=self.clock)
 
-    def claims(self, *jobs: Job, term: Term | None = None) -> Claims:
+    def claims(self, *jobs: PlannedJob, term: Term | None = None) -> Claims:
         """Begin a term's claims."""
         return Claims(self.ledger, term or self.term(), jobs, clock=self.clock)
 
@@ -140,6 +167,70 @@ class LedgerNode:
             attempt=entry.attempt,
             token=self.candidacy.token,
         )
+
+
+class Worker:
+    """
+    A process that runs what others dispatch: it stands in no election, and shows that it lives.
+
+    Args:
+        name: its label and incarnation.
+        store: the store all share.
+        clock: the clock all share.
+    """
+
+    def __init__(self, name: str, store: MemoryStore, clock: ManualClock) -> None:
+        self.name = name
+        self.store = store
+        self.clock = clock
+        self.ledger = Ledger(store, ELECTION, node=name, owner=name, clock=clock)
+        self.presence = _enrol(runners_of(ELECTION), name, store, clock)
+
+    def starts(self, claim: Claim) -> bool:
+        """Whether a message for *claim* is admitted: it starts its occurrence, once."""
+
+        def starting(record: JobRecord) -> Change:
+            entry = find_claimed(record, claim)
+            if entry is None or entry.state is State.STARTED or entry.retries != claim.retries:
+                return None
+            started = entry.starting(
+                token=claim.token, node=self.name, owner=self.name, now=self.clock.utcnow()
+            )
+            return record.with_open(started), ()
+
+        return self.ledger.change(claim.job, starting, None)
+
+    def ends(self, claim: Claim, state: State = State.SUCCEEDED) -> bool:
+        """Record the end of a run."""
+        return self.ledger.finish(claim, state)
+
+    def retries(self, claim: Claim, due: datetime) -> bool:
+        """Record that a run asked for another one at *due*, by a message already sent."""
+
+        def waiting(record: JobRecord) -> Change:
+            entry = find_claimed(record, claim)
+            if entry is None or (entry.state, entry.owner) != (State.STARTED, self.name):
+                return None
+            return record.with_open(entry.retried(claim.retries + 1, due)), ()
+
+        return self.ledger.change(claim.job, waiting, None)
+
+    def dies(self) -> None:
+        """End as by kill -9, its lease run out."""
+        self.store.expire(self.presence)
+
+
+def _enrol(electorate: str, name: str, store: MemoryStore, clock: ManualClock) -> Candidacy:
+    proposal = Proposal(node=name, host="host", pid=1, version="0", incarnation=name).encode()
+    return store.enrol(electorate, proposal, 100_000.0, deadline=clock.now() + 1)
+
+
+def dispatch(node: LedgerNode, *claims: Claim) -> None:
+    """Record that messages for *claims* are with a broker."""
+    dispatches = Dispatches(node.ledger, node.term(), clock=node.clock)
+    for claim in claims:
+        dispatches.sent(claim)
+    assert dispatches.record()
 
 
 def run(node: LedgerNode, *claims: Claim) -> None:

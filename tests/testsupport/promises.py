@@ -12,7 +12,7 @@ from leader_jobs.stores.base import Record
 from testsupport.fleet import Commit, Node
 from testsupport.place import ELECTION
 
-__all__ = ["Promises"]
+__all__ = ["Promises", "check_accounting", "closed_by"]
 
 _OPEN = (State.CLAIMED, State.STARTED)
 
@@ -60,7 +60,7 @@ class Promises:
             if key.startswith(JOBS_PREFIX) and commit.before.get(key) != row:
                 new = JobRecord.decode(row.value)
                 old, self.records[new.job] = self.records.get(new.job), new
-                self._check_job(commit, old, new, _closed_by(commit, new.job))
+                self._check_job(commit, old, new, closed_by(commit, new.job))
 
     def _check_job(
         self,
@@ -76,7 +76,7 @@ class Promises:
             assert leads, f"{commit.actor} accounts for {new.job}, but {commit.leader} leads"
         if old is not None and old.schedule == new.schedule:
             passed = [entry for number, entry in closed.items() if number not in known]
-            _check_accounting(self._schedules[new.schedule], old, new, added, passed)
+            check_accounting(self._schedules[new.schedule], old, new, added, passed)
         for entry in added:
             assert entry.state is State.CLAIMED
             assert (new.job, entry.planned_at) not in self._claimed, "an occurrence claimed twice"
@@ -135,7 +135,7 @@ class Promises:
             assert sum(body.run.job == run.job for body in node.bodies) == 1, "they overlap"
 
 
-def _closed_by(commit: Commit, name: str) -> dict[int, OccurrenceRecord]:
+def closed_by(commit: Commit, name: str) -> dict[int, OccurrenceRecord]:
     """Return what a commit added to the history of a job, by sequence."""
     prefix = history_prefix(name)
     rows: list[Record] = [
@@ -148,7 +148,7 @@ def _closed_by(commit: Commit, name: str) -> dict[int, OccurrenceRecord]:
     return {entry.sequence: entry for entry in entries}
 
 
-def _check_accounting(
+def check_accounting(
     schedule: Schedule,
     old: JobRecord,
     new: JobRecord,

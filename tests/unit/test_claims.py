@@ -12,7 +12,6 @@ from leader_jobs.stores.base import Limits, Write
 from leader_jobs.testing import ManualClock
 from testsupport.ledgers import (
     OVERLAPPING,
-    WIDE,
     CountingStore,
     LedgerNode,
     make_job,
@@ -23,34 +22,6 @@ from testsupport.ledgers import (
     states,
 )
 from testsupport.place import ELECTION
-
-
-@pytest.fixture(name="clock")
-def _clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture(name="limits")
-def _limits() -> Limits:
-    return WIDE
-
-
-@pytest.fixture(name="store")
-def _store(clock: ManualClock, limits: Limits) -> CountingStore:
-    return CountingStore(clock, limits)
-
-
-@pytest.fixture(name="node")
-def _node(store: CountingStore, clock: ManualClock) -> LedgerNode:
-    return LedgerNode("a", store, clock)
-
-
-@pytest.fixture(name="other")
-def _other(node: LedgerNode, store: CountingStore, clock: ManualClock) -> LedgerNode:
-    """Return a node that stands behind the first one."""
-    assert node.ledger.living() == {"a"}
-    return LedgerNode("b", store, clock)
-
 
 # -- where a schedule begins -------------------------------------------------------------------------
 

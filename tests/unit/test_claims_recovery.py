@@ -20,29 +20,6 @@ from testsupport.ledgers import (
     states,
 )
 
-
-@pytest.fixture(name="clock")
-def _clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture(name="store")
-def _store(clock: ManualClock) -> CountingStore:
-    return CountingStore(clock)
-
-
-@pytest.fixture(name="node")
-def _node(store: CountingStore, clock: ManualClock) -> LedgerNode:
-    return LedgerNode("a", store, clock)
-
-
-@pytest.fixture(name="other")
-def _other(node: LedgerNode, store: CountingStore, clock: ManualClock) -> LedgerNode:
-    """Return a node that stands behind the first one."""
-    assert node.ledger.living() == {"a"}
-    return LedgerNode("b", store, clock)
-
-
 # -- recovery -----------------------------------------------------------------------------------------
 
 

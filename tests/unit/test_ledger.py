@@ -58,37 +58,9 @@ class LateStore(MemoryStore):
         return refused
 
 
-@pytest.fixture(name="clock")
-def _clock() -> ManualClock:
-    return ManualClock()
-
-
 @pytest.fixture(name="store")
 def _store(clock: ManualClock) -> LateStore:
     return LateStore(clock)
-
-
-@pytest.fixture(name="node")
-def _node(store: LateStore, clock: ManualClock) -> LedgerNode:
-    return LedgerNode("a", store, clock)
-
-
-@pytest.fixture(name="other")
-def _other(node: LedgerNode, store: LateStore, clock: ManualClock) -> LedgerNode:
-    """Return a node that stands behind the first one."""
-    assert node.ledger.living() == {"a"}
-    return LedgerNode("b", store, clock)
-
-
-@pytest.fixture(name="job")
-def _job() -> Job:
-    return make_job()
-
-
-@pytest.fixture(name="claim")
-def _claim(node: LedgerNode, job: Job, clock: ManualClock) -> Claim:
-    """Return a claim of the first node, which leads."""
-    return claim_one(node, job, clock)
 
 
 # -- start, finish, release ---------------------------------------------------------------------------

@@ -9,7 +9,9 @@ import pytest
 
 from leader_jobs.exceptions import Conflict, StoreUnavailable
 from leader_jobs.jobs import Job
-from leader_jobs.ledger import Claim, Versioned
+from leader_jobs.ledger import Claim, Ledger, Versioned
+from leader_jobs.names import runners_of
+from leader_jobs.proposals import Proposal
 from leader_jobs.records import HISTORY, State, UnreadableRecord, history_prefix, job_key
 from leader_jobs.stores.base import Candidacy, Record, Write
 from leader_jobs.stores.memory import MemoryStore
@@ -17,48 +19,13 @@ from leader_jobs.testing import ManualClock
 from testsupport.background import Background
 from testsupport.ledgers import (
     LedgerNode,
-    claim_one,
     entries_of,
     make_job,
     reader,
     record_of,
     states,
 )
-from testsupport.place import ELECTION
-
-
-@pytest.fixture(name="clock")
-def _clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture(name="store")
-def _store(clock: ManualClock) -> MemoryStore:
-    return MemoryStore(clock)
-
-
-@pytest.fixture(name="node")
-def _node(store: MemoryStore, clock: ManualClock) -> LedgerNode:
-    return LedgerNode("a", store, clock)
-
-
-@pytest.fixture(name="other")
-def _other(node: LedgerNode, store: MemoryStore, clock: ManualClock) -> LedgerNode:
-    """Return a node that stands behind the first one."""
-    assert node.ledger.living() == {"a"}
-    return LedgerNode("b", store, clock)
-
-
-@pytest.fixture(name="job")
-def _job() -> Job:
-    return make_job()
-
-
-@pytest.fixture(name="claim")
-def _claim(node: LedgerNode, job: Job, clock: ManualClock) -> Claim:
-    """Return a claim of the first node, which leads."""
-    return claim_one(node, job, clock)
-
+from testsupport.place import ELECTION, Place
 
 # -- what is remembered --------------------------------------------------------------------------------
 
@@ -260,3 +227,30 @@ def test_a_damaged_entry_of_the_history_is_left_out(
 
     assert states(store, claim.job, clock) == [State.SUCCEEDED]
     assert reader(store, clock).history("unknown") == []
+
+
+# -- who lives -----------------------------------------------------------------------------------------
+
+
+def test_who_stands_and_who_only_runs_jobs_are_both_alive(place: Place) -> None:
+    """On every kind of store, and for as long as they are there; foreign candidates are nobody."""
+    ledger = Ledger(place.store, ELECTION, node="n", owner="n", clock=place.clock)
+    place.enrol(b"a Go program")
+    candidate, worker, other = (
+        place.enrol(
+            Proposal(node=name, host="h", pid=1, version="0", incarnation=name).encode(),
+            election=electorate,
+        )
+        for name, electorate in (
+            ("candidate", ELECTION),
+            ("worker", runners_of(ELECTION)),
+            ("other", runners_of("elsewhere")),
+        )
+    )
+    assert ledger.living() == {"candidate", "worker"}
+
+    place.store.withdraw(worker, deadline=place.within())
+    assert ledger.living() == {"candidate"}
+    place.store.withdraw(candidate, deadline=place.within())
+    assert ledger.living() == set()
+    assert other.token > 0

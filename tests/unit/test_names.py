@@ -5,7 +5,14 @@ from collections.abc import Callable
 import pytest
 
 from leader_jobs.exceptions import ConfigurationError
-from leader_jobs.names import check_election, check_job, check_namespace, check_node
+from leader_jobs.names import (
+    check_election,
+    check_job,
+    check_namespace,
+    check_node,
+    nearest,
+    runners_of,
+)
 
 Check = Callable[[object], str]
 
@@ -19,6 +26,8 @@ Check = Callable[[object], str]
         (check_job, "shop.tasks.refresh"),
         (check_job, "_private:5@night"),
         (check_job, "add every 10 s (eu)"),
+        (check_election, "runners"),
+        (check_election, "mail.runners2"),
         (check_namespace, "leader-jobs"),
         (check_namespace, "/team/shop"),
         (check_node, "web 1 (Köln)"),
@@ -90,3 +99,18 @@ def test_no_election_lies_within_another() -> None:
     for name in ("n/sub", "n/", "n\\sub/", "n%2Fsub/x"):
         with pytest.raises(ConfigurationError):
             check_election(name)
+
+
+@pytest.mark.parametrize("name", ["mail", "a.b", "x" * 120])
+def test_workers_show_themselves_where_nobody_can_be_elected(name: str) -> None:
+    """Their electorate has a name that no election can have, and each election's is its own."""
+    with pytest.raises(ConfigurationError, match="kept for workers"):
+        check_election(runners_of(name))
+    assert runners_of(name).startswith(name)
+    assert runners_of(name) != runners_of(f"{name}x")
+
+
+def test_the_nearest_name_is_the_one_that_was_meant() -> None:
+    """Or none, if it is near to nothing."""
+    assert nearest("latset", ["all", "latest", "skip"]) == "latest"
+    assert nearest("tomorrow", ["all", "latest", "skip"]) is None

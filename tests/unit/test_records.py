@@ -1,7 +1,8 @@
 """The ledger's records: what comes back is what was written, and anything else is refused."""
 
 import json
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from hypothesis import given
@@ -37,6 +38,9 @@ OCCURRENCES = st.builds(
     claimed_at=INSTANTS,
     started_at=st.none() | INSTANTS,
     ended_at=st.none() | INSTANTS,
+    dispatched_at=st.none() | INSTANTS,
+    copies=st.integers(0),
+    retries=st.integers(0),
     owner=st.text(max_size=20),
     attempt=st.integers(1),
     reason=st.text(max_size=20),
@@ -50,6 +54,7 @@ JOBS = st.builds(
     schedule=st.text(max_size=20),
     words=st.text(max_size=20),
     cursor=INSTANTS,
+    task=st.text(max_size=20),
     sequence=st.integers(0),
     open=st.lists(OCCURRENCES, max_size=3).map(tuple),
 )
@@ -83,7 +88,7 @@ def test_a_job_comes_back_as_it_was(record: JobRecord) -> None:
     assert JobRecord.decode(record.encode()) == record
 
 
-@given(JOBS, st.sampled_from(["job", "schedule", "words", "cursor", "sequence", "open"]), JSON)
+@given(JOBS, st.sampled_from(sorted(JobRecord.__slots__)), JSON)
 def test_a_job_record_that_was_edited_is_read_or_refused(
     record: JobRecord, key: str, value: object
 ) -> None:
@@ -136,6 +141,7 @@ def test_what_is_no_record_is_refused(raw: bytes) -> None:
         ("cursor", "0001-01-01T00:00:00+14:00"),
         ("sequence", float("inf")),
         ("sequence", "0"),
+        ("task", None),
         ("open", None),
         ("open", [{}]),
         ("unheard of", 1),
@@ -157,6 +163,9 @@ def test_a_damaged_job_record_is_refused(key: str, value: object) -> None:
         ("planned_at", None),
         ("state", "dancing"),
         ("owner", 5),
+        ("copies", "1"),
+        ("retries", None),
+        ("dispatched_at", 0),
         ("count", 1.5),
         ("exact", "no"),
         ("first", "yesterday"),
@@ -237,3 +246,70 @@ def test_an_attempt_begins_anew() -> None:
     assert started.back() == OccurrenceRecord.decode(started.back().encode())
     assert (started.back().state, started.back().owner) == (State.CLAIMED, "")
     assert (started.again().attempt, started.again().started_at) == (2, None)
+
+
+# -- what is dispatched -------------------------------------------------------------------------------
+
+
+def test_each_message_is_a_copy_more() -> None:
+    """Of the same occurrence: nothing else changes but the state and the moment."""
+    claimed = a_job().open[0]
+    once = claimed.dispatched(NOW)
+    twice = once.dispatched(NOW + timedelta(seconds=60))
+
+    assert (once.state, once.dispatched_at, once.copies) == (State.DISPATCHED, NOW, 1)
+    assert twice == replace(once, dispatched_at=NOW + timedelta(seconds=60), copies=2)
+
+
+def test_what_was_started_goes_back_to_where_it_was() -> None:
+    """Dispatched if a message for it was noted, claimed if a worker was quicker than that."""
+    claimed = a_job().open[0]
+    for before in (claimed, claimed.dispatched(NOW)):
+        started = before.starting(token=7, node="n1", owner="me", now=NOW)
+        assert started.back() == before
+
+
+@pytest.mark.parametrize("noted", [False, True])
+def test_a_retry_waits_until_it_is_due(noted: bool) -> None:
+    """Its message is with the broker already, whether or not the first one was noted."""
+    claimed = a_job().open[0]
+    entry = claimed.dispatched(NOW) if noted else claimed
+    due = NOW + timedelta(seconds=180)
+    waiting = entry.starting(token=9, node="n2", owner="me", now=NOW).retried(3, due)
+
+    assert (waiting.state, waiting.retries, waiting.dispatched_at) == (State.DISPATCHED, 3, due)
+    assert (waiting.owner, waiting.started_at, waiting.attempt) == ("", None, 1)
+    assert OccurrenceRecord.decode(waiting.encode()) == waiting
+
+
+def test_another_attempt_is_of_the_same_message() -> None:
+    """It is to be dispatched anew, with the retry it was at; how often it was sent is not forgotten."""
+    entry = replace(a_job().open[0].dispatched(NOW), retries=2)
+    again = entry.starting(token=9, node="n2", owner="me", now=NOW).again()
+
+    assert (again.state, again.dispatched_at) == (State.CLAIMED, None)
+    assert (again.retries, again.copies, again.attempt) == (2, 1, 2)
+
+
+def test_what_is_as_usual_is_not_written() -> None:
+    """So records stay small, and those of an older release are read like any other."""
+    plain = json.loads(a_job().encode())
+
+    assert "task" not in plain
+    assert not {"copies", "retries", "dispatched_at", "owner"} & plain["open"][0].keys()
+    assert {"sequence", "planned_at", "state", "token", "node", "claimed_at"} <= plain["open"][
+        0
+    ].keys()
+
+
+def test_an_instant_of_another_kind_is_written_like_any_other() -> None:
+    """Schedules of other libraries have datetimes of their own, in zones of their own."""
+
+    class OddDatetime(datetime):
+        pass
+
+    odd = OddDatetime(2026, 3, 1, 14, tzinfo=timezone(timedelta(hours=2)))
+    record = replace(a_job(), cursor=odd)
+
+    assert json.loads(record.encode())["cursor"] == "2026-03-01T12:00:00+00:00"
+    assert JobRecord.decode(record.encode()).cursor == NOW
