@@ -29,6 +29,7 @@ from leader_jobs.records import (
     UnreadableRecord,
     history_key,
 )
+from leader_jobs.stores.base import Write
 from leader_jobs.term import Term
 from leader_jobs.tickets import Ticket
 from leader_jobs.verdicts import Judge, Later, Message, Refused, Verdict
@@ -101,8 +102,8 @@ class Admissions:
         if message.id != message.ticket.occurrence:
             msg = f"its ticket is of occurrence {message.ticket.occurrence}"
             raise Refused(msg, forged=True)
-        self._take(message)
         hearing = _Hearing(self._ledger, message, self._clock)
+        self._take(message)
         try:
             return hearing.conclude(term, self._start_within)
         except BaseException:
@@ -212,6 +213,30 @@ class Admissions:
         with self._lock:
             self._hands.pop(occurrence, None)
 
+    def discard(self, ticket: Ticket, reason: str) -> None:
+        """
+        Record that no message will start the occurrence of *ticket*, if it is not started yet.
+
+        Args:
+            ticket: of a message that was thrown away, as all its copies will be.
+            reason: why.
+        """
+
+        def closing(record: JobRecord) -> Change:
+            entry = record.find(ticket.sequence)
+            if entry is None or entry.planned_at != ticket.planned_at:
+                return None
+            if entry.state not in (State.CLAIMED, State.DISPATCHED):
+                return None
+            closed = entry.closed(State.SKIPPED, self._clock.utcnow(), reason)
+            return record.without(entry.sequence), (closed,)
+
+        self._recorder.later(
+            f"job {ticket.job}",
+            lambda: self._ledger.change(ticket.job, closing, None),
+            lambda: None,
+        )
+
     # -- without a run ----------------------------------------------------------------------------
 
     def skip(self, job: str, reason: str, *, task: str = "") -> None:
@@ -245,6 +270,8 @@ class Admissions:
 
     def _note(self, record: JobRecord, version: int, reason: str) -> None:
         now = self._clock.utcnow()
+        if self._count_in(record, reason, now):
+            return
         entry = OccurrenceRecord(
             sequence=record.sequence,
             planned_at=now,
@@ -265,6 +292,28 @@ class Admissions:
             candidacy=None,
             deadline=self._clock.now() + _CALL,
         )
+
+    def _count_in(self, record: JobRecord, reason: str, now: datetime) -> bool:
+        """Count one more into the newest entry of the history if that is the same: keep the others."""
+        limit = self._clock.now() + _CALL
+        key = history_key(record.job, record.sequence - 1)
+        store, election = self._ledger.store, self._ledger.election
+        row = store.read(election, key, deadline=limit).get(key)
+        entry = None if row is None else OccurrenceRecord.decode(row.value)
+        if row is None or entry is None or (entry.token, entry.state) != (0, State.SKIPPED):
+            return False
+        again = replace(
+            entry.closed(State.SKIPPED, now, reason),
+            planned_at=now,
+            first=entry.first or entry.planned_at,
+            count=entry.count + 1,
+        )
+        if again.reason != entry.reason or entry.sequence != record.sequence - 1:
+            return False
+        store.commit(
+            election, [Write(key, again.encode(), row.version)], candidacy=None, deadline=limit
+        )
+        return True
 
 
 class _Hearing:

@@ -73,6 +73,7 @@ class Claims:
         self._recheck_at = {recheck: clock.now() + every for recheck, every in _RECHECK.items()}
         self._finished: set[str] = set()
         self._living: frozenset[str] | None = None
+        self._looked = False
         # What a former leader wrote is read once, linearizably, before anything is claimed.
         ledger.forget()
 
@@ -95,7 +96,9 @@ class Claims:
         more = most is not None and len(names) > most
         if more:
             names = heapq.nsmallest(most or 0, names, key=lambda name: self._due.get(name) or now)
-        known = self._ledger.load(names)
+        # Once, all of them: those the ledger does not know are known not to be there.
+        known = self._ledger.load(names if self._looked else self._jobs)
+        self._looked = True
         decisions = []
         for name in names:
             found = known[name]
@@ -144,6 +147,10 @@ class Claims:
         for name in former.keys() | self._jobs.keys():
             if former.get(name) != self._jobs.get(name):
                 self._due.pop(name, None)
+        gone = former.keys() - self._jobs.keys()
+        self._ledger.forget(gone)
+        for elsewhere in self._elsewhere.values():
+            elsewhere.difference_update(gone)
 
     def retire(self, names: Iterable[str]) -> bool:
         """
@@ -224,6 +231,8 @@ class Claims:
             self._finished.add(job.name)
         # Still due after a look means put off until a run ends; `look_again` brings it back.
         self._due[job.name] = due if due is None or due > decision.now else None
+        if due is not None and due <= decision.now:
+            decision.look_again(Recheck.SOON)
         if decision.recheck is not Recheck.NEVER:
             self._elsewhere[decision.recheck].add(job.name)
         for sequence, planned_at, attempt, retries in decision.claims:

@@ -157,7 +157,7 @@ class Decider:
         if why is not None:
             decision.close(entry.closed(State.INTERRUPTED, now, why))
             return
-        again = entry.again()
+        again = replace(entry.again(), token=self._token)
         decision.record = decision.record.with_open(again)
         decision.claim(again)
         decision.changed = True
@@ -170,7 +170,7 @@ class Decider:
         if _is_late(job, entry, now):
             decision.close(entry.closed(State.SKIPPED, now, _TOO_LATE))
             return False
-        if entry.dispatched_at is None or now - entry.dispatched_at >= _patience(entry.copies):
+        if entry.dispatched_at is None or now - entry.dispatched_at >= _patience(entry):
             decision.claim(entry)
         return True
 
@@ -277,7 +277,8 @@ def _record(job: PlannedJob, record: JobRecord | None, now: datetime) -> JobReco
 
 def _is_late(job: PlannedJob, entry: OccurrenceRecord, now: datetime) -> bool:
     window = job.policy.window
-    return window is not None and now - entry.planned_at > window
+    # A body that was in time may be retried for as long as it asks for.
+    return window is not None and not entry.retries and now - entry.planned_at > window
 
 
 def _is_settled(job: PlannedJob, entry: OccurrenceRecord) -> bool:
@@ -285,6 +286,10 @@ def _is_settled(job: PlannedJob, entry: OccurrenceRecord) -> bool:
     return entry.state is State.DISPATCHED and not job.guarded
 
 
-def _patience(copies: int) -> timedelta:
+def _patience(entry: OccurrenceRecord) -> timedelta:
+    """Return how long the message for *entry* is waited for."""
+    if entry.retries:  # ours would have the entry's arguments, and the retry may have had others
+        return _MOST_PATIENCE
+    copies = entry.copies
     doublings = min(max(copies - 1, 0), _MOST_DOUBLINGS)
     return min(_PATIENCE * (1 << doublings), _MOST_PATIENCE)

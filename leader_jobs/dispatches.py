@@ -100,7 +100,7 @@ class Dispatches:
             if entry is None or _is_known(entry, claim, at):
                 continue
             if refused is None:
-                change.record = change.record.with_open(entry.dispatched(at))
+                change.record = change.record.with_open(entry.dispatched(at, token=claim.token))
             else:
                 change.record = change.record.without(entry.sequence)
                 change.closed.append(entry.closed(State.FAILED, at, refused))

@@ -50,9 +50,9 @@ class Recorder:
                 called again after it was recorded.
             done: called once it is.
         """
-        item = _Item(what, record, done)
-        limit = self._clock.now() + self._patience
         try:
+            item = _Item(what, record, done)
+            limit = self._clock.now() + self._patience
             while not self._try(item, logging.DEBUG):
                 if self._clock.now() >= limit:
                     self.later(what, record, done)

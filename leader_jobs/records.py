@@ -149,9 +149,11 @@ class OccurrenceRecord:
             raise UnreadableRecord(msg) from None
         return record
 
-    def dispatched(self, now: datetime) -> Self:
-        """Return the record of this occurrence with one more message for it in a broker."""
-        return replace(self, state=State.DISPATCHED, dispatched_at=now, copies=self.copies + 1)
+    def dispatched(self, now: datetime, *, token: int) -> Self:
+        """Return the record of this occurrence with one more message, sent under *token*."""
+        return replace(
+            self, state=State.DISPATCHED, token=token, dispatched_at=now, copies=self.copies + 1
+        )
 
     def starting(self, *, token: int, node: str, owner: str, now: datetime) -> Self:
         """Return the record of this occurrence as its body is about to start."""

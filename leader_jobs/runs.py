@@ -26,15 +26,19 @@ class Lost:
     Like a `threading.Event` that is set once the run's leadership is over.
 
     Args:
-        term: the term the run was started under.
+        terms: the terms the run was started under; one of them that is over is enough.
     """
 
-    def __init__(self, term: Term) -> None:
-        self._term = term
+    def __init__(self, *terms: Term) -> None:
+        self._terms = terms
+
+    def also(self, term: Term) -> "Lost":
+        """Return one that is set once this one is, or *term* is over."""
+        return Lost(term, *self._terms)
 
     def is_set(self) -> bool:
         """Whether what this run does is no longer protected by leadership."""
-        return not self._term.active
+        return not all(term.active for term in self._terms)
 
     def wait(self, timeout: float | None = None) -> bool:
         """
@@ -46,7 +50,7 @@ class Lost:
         left = float("inf") if timeout is None else timeout
         while not self.is_set() and left > 0:
             # The deadline can pass without anybody setting the event, so look again now and then.
-            self._term.ended.wait(min(_POLL, left))
+            self._terms[0].ended.wait(min(_POLL, left))
             left -= _POLL
         return self.is_set()
 

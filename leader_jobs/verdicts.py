@@ -165,8 +165,7 @@ class Judge:
         other = None if policy.overlap else self._other_run(record, entry)
         if other is None:
             started = entry.starting(
-                # A copy sent in an earlier term runs under the newest one that is known.
-                token=max(entry.token, self._message.ticket.token),
+                token=entry.token,
                 node=self._node,
                 owner=self._owner,
                 now=now,
@@ -192,7 +191,8 @@ class Judge:
 
     def _is_late(self, entry: OccurrenceRecord, now: datetime) -> bool:
         window = self._message.policy.window
-        return window is not None and now - entry.planned_at > window
+        # A body that was in time may be retried for as long as it asks for.
+        return window is not None and not entry.retries and now - entry.planned_at > window
 
     def _claim(self, entry: OccurrenceRecord) -> Claim:
         return Claim(

@@ -83,7 +83,7 @@ class LeaderScheduler(Scheduler):
             0.0, as the wait is over when it returns: nothing can wake beat from its own sleep.
 
         Raises:
-            SystemExit: beat is embedded in a worker that is dead.
+            SystemExit: beat is embedded in a worker that is dead, or cannot go on.
         """
         if self._closed:
             return 0.0
@@ -95,6 +95,8 @@ class LeaderScheduler(Scheduler):
             self._node.start()
         with contextlib.suppress(queue.Empty):
             self._bell.get(timeout=_SLICE)
+        if not self._closed:
+            self._node.look_after()
         return 0.0
 
     def should_sync(self) -> bool:

@@ -170,12 +170,12 @@ class Delivery:
             Whether it was given back by this call.
         """
         with self._lock:
-            stale = (
-                self._is_kept() and self.following.term is None
+            over = (
+                self.following.term is None
                 if self.token is None
                 else in_process and not self._accepted and not self.following.holds(self.token)
             )
-            if self._returned or not stale:
+            if self._returned or not over or not self._is_kept():
                 return False
             self._returned = True
         self._return()

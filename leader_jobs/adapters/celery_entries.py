@@ -9,7 +9,7 @@ django-celery-beat, as ``{"leader_jobs": {...}}`` in the headers), or by `leader
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Final
 
@@ -30,7 +30,7 @@ HEADER: Final = "leader_jobs"
 _POLICY: Final = ("catch_up", "window", "max_burst", "overlap")
 _KNOWN: Final = (*_POLICY, "on_crash", "guarded")
 _MICRO: Final = timedelta(microseconds=1)
-_LEAST_WINDOW: Final = 1.0
+_LEAST_WINDOW: Final = timedelta(seconds=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +54,9 @@ def job_of(entry: Any, app: Celery) -> BeatJob:
     """
     restriction = _restriction(entry.task, app)
     options = own_options(entry)
+    if restriction is None and options.get("guarded") and entry.task in app.tasks:
+        msg = f"entry {entry.name!r}: guarded is set, but task {entry.task!r} is not @leader_only"
+        raise ConfigurationError(msg)
     guarded = options.get("guarded", restriction is not None)
     rerun = restriction is not None and restriction.rerun_on_crash
     if "on_crash" in options:
@@ -123,14 +126,16 @@ def _policy(
 ) -> Policy:
     base = Policy(overlap=True) if restriction is None else restriction.policy
     values = {name: options.get(name, getattr(base, name)) for name in _POLICY}
-    expires = (entry.options or {}).get("expires")
     deadline = app.conf.beat_cron_starting_deadline  # Celery's own word for it, for crontabs
     if values["window"] is None and deadline and isinstance(entry.schedule, crontab):
         values["window"] = float(deadline)
-    if values["window"] is None and isinstance(expires, (int, float)) and expires >= _LEAST_WINDOW:
-        values["window"] = float(expires)  # a message that late would not be run
     try:
-        return Policy(**values)
+        policy = Policy(**values)
     except ConfigurationError as error:
         msg = f"entry {entry.name!r}: {error}"
         raise ConfigurationError(msg) from None
+    expires = (entry.options or {}).get("expires")
+    if isinstance(expires, (int, float)):  # a message that late would not be run
+        bound = max(timedelta(seconds=expires), _LEAST_WINDOW)
+        policy = replace(policy, window=min(policy.window or bound, bound))
+    return policy

@@ -16,7 +16,6 @@ import functools
 import logging
 import traceback
 from collections.abc import Callable
-from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NoReturn
 
@@ -43,8 +42,12 @@ _BEGIN_WITHIN: Final = 10.0
 _DELAY: Final = 5.0
 #: The attribute of a ``run`` that has the guard around it.
 _GUARDED: Final = "__leader_jobs_guarded__"
-#: The attribute of a request whose message was let in, for bodies that call ``self.run()``.
+#: The attribute of a request whose message was let in, for bodies that call ``self.run()``; and its
+#: value, which no header of a message can be.
 _LET_IN: Final = "leader_jobs_let_in"
+_YES: Final = object()
+#: The attribute of a request whose body asked to be retried and went on.
+_ASKED: Final = "leader_jobs_asked"
 
 
 def ticket_of(request: Any) -> Ticket | None:
@@ -86,10 +89,23 @@ class Guard:
 
         setattr(run, _GUARDED, True)
         task.run = run
+        self._note_retries(task)
+
+    def _note_retries(self, task: Any) -> None:
+        """Have the request know of a retry that its body asked for without raising it."""
+        retry = task.retry
+
+        @functools.wraps(retry)
+        def noted(*args: Any, **options: Any) -> Any:
+            asked = retry(*args, **options)
+            setattr(task.request, _ASKED, asked)
+            return asked
+
+        task.retry = noted
 
     def _run(self, task: Any, restriction: Restriction, body: Callable[[], Any]) -> Any:
         request = task.request
-        if request.called_directly or request.get(_LET_IN):
+        if request.called_directly or request.get(_LET_IN) is _YES:
             return body()
         try:
             ticket = ticket_of(request)
@@ -106,23 +122,18 @@ class Guard:
     ) -> Any:
         request = task.request
         desk, term, claim = self._admit(task, restriction, ticket)
-        setattr(request, _LET_IN, True)
-        run = Run(
-            election=ticket.election,
-            job=claim.job,
-            occurrence=claim.occurrence,
-            planned_at=claim.planned_at,
-            token=claim.token,
-            attempt=claim.attempt,
-            lost=Lost(term),
-        )
-        try:
-            with running(run), admitted(restriction):
+        try:  # a time limit may strike at any line from here on
+            setattr(request, _LET_IN, _YES)
+            with running(_run(ticket, claim, term)), admitted(restriction):
                 result = body()
         except BaseException as error:
-            self._record(desk, claim, error, rerun=_reruns(restriction, ticket), app=task.app)
+            self._record(task, desk, claim, error, rerun=_reruns(restriction, ticket))
             raise
-        desk.admissions.succeed(claim)
+        asked = request.get(_ASKED)
+        if isinstance(asked, Retry):  # by ``self.retry(throw=False)``
+            desk.admissions.retry(claim, self._due(asked.when, task.app))
+        else:
+            desk.admissions.succeed(claim)
         return result
 
     def _admit(
@@ -132,6 +143,8 @@ class Guard:
         if restriction.election not in (None, ticket.election):
             why = f"it is of election {restriction.election!r}, its ticket of {ticket.election!r}"
             _reject(request, restriction, why)
+        if request.id != ticket.occurrence:  # nothing is opened for the asking
+            _reject(request, restriction, f"its ticket is of occurrence {ticket.occurrence}")
         message = Message(
             ticket=ticket,
             id=request.id,
@@ -154,13 +167,13 @@ class Guard:
             _give_back(task, restriction, error, _DELAY)
 
     def _record(
-        self, desk: Desk, claim: Claim, error: BaseException, *, rerun: bool, app: Celery
+        self, task: Any, desk: Desk, claim: Claim, error: BaseException, *, rerun: bool
     ) -> None:
         """Record how a body ended that did not return."""
         reason = "".join(traceback.format_exception_only(error))
         if isinstance(error, Retry):
-            desk.admissions.retry(claim, self._due(error.when, app))
-        elif isinstance(error, Reject) and error.requeue:  # type: ignore[attr-defined]  # stubs lack it
+            desk.admissions.retry(claim, self._due(error.when, task.app))
+        elif isinstance(error, Reject) and error.requeue and task.acks_late:  # type: ignore[attr-defined]  # stubs lack it
             desk.admissions.hand_back(claim)
         elif isinstance(error, Ignore):
             desk.admissions.succeed(claim, reason)
@@ -180,19 +193,31 @@ class Guard:
         """Run what was called rather than claimed, if this process leads."""
         request = task.request
         election = restriction.election or application.election
-        why = why_not(election)
-        if why is not None:
+        run = self._standing(request, restriction, election)
+        if run is None:
+            why = why_not(election) or "leadership was in doubt"
             self._skip(task, restriction, election, f"no ticket, and {why}")
-        setattr(request, _LET_IN, True)
-        term = held_terms.find(election)
-        if current_run() is not None or term is None:
-            context: Any = nullcontext()
-        else:
-            context = running(self._called(request, restriction, term))
-        with context, admitted(restriction):
+        setattr(request, _LET_IN, _YES)
+        with running(run), admitted(restriction):
             return body()
 
-    def _called(self, request: Any, restriction: Restriction, term: Term) -> Run:
+    def discarded(self, request: Any, why: str) -> None:
+        """Note that Celery itself will not run what *request* asks for, nor any copy of it."""
+        try:
+            ticket = ticket_of(request)
+        except BadTicket:
+            return
+        if ticket is not None and ticket.occurrence == request.id:
+            self._desks.of(ticket.election).admissions.discard(ticket, why)
+
+    def _standing(self, request: Any, restriction: Restriction, election: str) -> Run | None:
+        """Return the run that a call is part of, or makes; None if there is no leadership for it."""
+        outer = current_run()
+        if outer is not None and outer.election == election:
+            return None if outer.lost.is_set() else outer
+        term = held_terms.find(election)
+        if term is None or not term.may_start:
+            return None
         return Run(
             election=term.election,
             job=restriction.name,
@@ -212,6 +237,19 @@ class Guard:
             msg = f"{restriction.name} not run: {why}"
             raise NotLeader(msg)
         _ignore(task.request, restriction, why)
+
+
+def _run(ticket: Ticket, claim: Claim, term: Term) -> Run:
+    outer = current_run()  # that of the queue of a leader, perhaps
+    return Run(
+        election=ticket.election,
+        job=claim.job,
+        occurrence=claim.occurrence,
+        planned_at=claim.planned_at,
+        token=claim.token,
+        attempt=claim.attempt,
+        lost=Lost(term) if outer is None else outer.lost.also(term),
+    )
 
 
 def _reruns(restriction: Restriction, ticket: Ticket) -> bool:

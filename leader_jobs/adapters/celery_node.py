@@ -5,6 +5,7 @@ A node of beat: its candidacy, and the terms it leads, on a thread of their own.
 import logging
 import os
 import threading
+from contextlib import suppress
 from typing import Any, Final
 
 from celery import Celery
@@ -25,7 +26,7 @@ from leader_jobs.version import version
 __all__ = ["BeatNode"]
 
 _log = logging.getLogger(__name__)
-_RETRY: Final = 1.0
+_RETRY: Final = 0.5
 _LOOK_EVERY: Final = 5.0
 #: A leader that can not send for so long, in seconds, lets another node try.
 _HAND_OVER: Final = 30.0
@@ -75,6 +76,7 @@ class BeatNode:
         self._publisher = Publisher(app, settings.election, self._timetable.send)
         self._beat: BeatTerm | None = None
         self._good_at = self._clock.now()
+        self._troubled = False
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="leader-jobs-beat", daemon=True)
 
@@ -82,17 +84,39 @@ class BeatNode:
         """Stand in the election from now on."""
         self._thread.start()
 
+    def look_after(self) -> None:
+        """
+        Let another node lead if this one's thread hangs; for the main thread to call now and then.
+
+        Raises:
+            SystemExit: the thread has died; whoever supervises this process should start another.
+        """
+        if self._stopping.is_set():
+            return
+        if not self._thread.is_alive():
+            self._candidate.stop()
+            msg = "celery beat: the thread that publishes has died; see the log for what ended it"
+            raise SystemExit(msg)
+        if self._candidate.term is None:
+            self._good_at = self._clock.now()
+        elif self._clock.now() - self._good_at >= 2 * _HAND_OVER and self._has_heir():
+            _log.error("the thread that publishes hangs: another node shall lead")
+            self._candidate.resign()
+
     def stop(self) -> None:
         """Bring the batch in hand to an end, and resign; waits for no longer than the grace time."""
         if self.pid != os.getpid():
             return  # a copy, made by a fork
         self._stopping.set()
         self._candidate.release()
-        self._thread.join(self._settings.grace)
+        with suppress(RuntimeError):  # a signal came before it was started
+            self._thread.join(self._settings.grace)
         self._candidate.stop()
         self._store.close()
 
     def _run(self) -> None:
+        if self._stopping.is_set():
+            return
         self._app.set_current()  # Celery asks for it, and knows it in the main thread alone
         self._candidate.start()
         self._timetable.preload()
@@ -127,12 +151,19 @@ class BeatNode:
         except Fenced:
             self._candidate.lose(term)
         except StoreError as error:
-            _log.warning("nothing is sent for the moment: %s", error)
+            self._complain(error)
         except Exception:  # noqa: BLE001  a schedule that can not be read now may be readable soon
             _log.exception("nothing is sent for the moment")
         else:
+            self._troubled = False
             return pause
         return _RETRY
+
+    def _complain(self, error: StoreError) -> None:
+        """Say what is the matter when it begins, not at every try."""
+        level = logging.DEBUG if self._troubled else logging.WARNING
+        self._troubled = True
+        _log.log(level, "nothing is sent until the store is back: %s", error)
 
     def _begin(self, term: Term) -> BeatTerm:
         self._timetable.set_up()
@@ -157,20 +188,22 @@ class BeatNode:
                 self._timetable.forget_books()
         except LeaderJobsError as error:
             _log.warning("what was sent last is not marked, and may be sent again: %s", error)
+        except Exception:  # noqa: BLE001  a node whose thread has died would go on standing for nothing
+            _log.exception("the term did not end as it should")
         finally:
             beat.drop()
             self._timetable.rest()
 
     def _is_hopeless(self) -> bool:
         """Whether this node could not send for long, and another one waits to try."""
-        if self._clock.now() - self._good_at < _HAND_OVER:
+        if self._clock.now() - self._good_at < _HAND_OVER or not self._has_heir():
             return False
+        _log.warning("nothing could be sent for %.0f s: another node shall try", _HAND_OVER)
+        return True
+
+    def _has_heir(self) -> bool:
+        deadline = self._clock.now() + _RETRY
         try:
-            waiting = self._store.candidates(
-                self._settings.election, deadline=self._clock.now() + _RETRY
-            )
+            return len(self._store.candidates(self._settings.election, deadline=deadline)) > 1
         except StoreError:
             return False
-        if len(waiting) > 1:
-            _log.warning("nothing could be sent for %.0f s: another node shall try", _HAND_OVER)
-        return len(waiting) > 1

@@ -5,6 +5,7 @@ A message that is not known to have reached the broker is sent again, under the 
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Final
 
@@ -19,6 +20,8 @@ from leader_jobs.tickets import Ticket
 
 __all__ = ["BrokerTrouble", "NoMessage", "NotTaken", "Publisher"]
 
+#: Transports behind which there is no server that could answer.
+_NOBODY: Final = frozenset({"filesystem", "memory"})
 #: Seconds after which a broker that does not answer is given up on, for the time being.
 _TIMEOUT: Final = 10.0
 
@@ -52,6 +55,7 @@ class Publisher:
         self._election = election
         self._send = send
         self._link: tuple[Connection, Any] | None = None
+        self._troubled: Claim | None = None
 
     def publish(self, claim: Claim, job: BeatJob, entry: ScheduleEntry) -> None:
         """
@@ -73,8 +77,21 @@ class Publisher:
             if not _is_trouble(cause, connection):
                 raise cause from None
             self.close()
-            kind = NotTaken if isinstance(root, connection.channel_errors) else BrokerTrouble
-            raise kind(_words(root)) from error
+            taken = isinstance(root, connection.channel_errors) or self._is_its_own(claim)
+            raise (NotTaken if taken else BrokerTrouble)(_words(root)) from error
+
+    def _is_its_own(self, claim: Claim) -> bool:
+        """
+        Whether the trouble is that of *claim* alone: it was in trouble before, and the broker answers.
+
+        What looks like trouble with the broker may come from what a task does as it is sent.
+        """
+        again, self._troubled = claim == self._troubled, claim
+        if again:
+            with suppress(BrokerTrouble):
+                connection, _ = self._connected()
+                return connection.transport.driver_type not in _NOBODY
+        return False
 
     def close(self) -> None:
         """Let go of the connection; the next message opens another one."""
@@ -84,18 +101,24 @@ class Publisher:
 
     def _connected(self) -> tuple[Connection, Any]:
         if self._link is None:
-            connection = self._app.connection_for_write()
+            try:
+                self._link = self._connect()
+            except Exception as error:  # a wrong URL, too: another node may have it right
+                raise BrokerTrouble(_words(error.__cause__ or error)) from error
+        return self._link
+
+    def _connect(self) -> tuple[Connection, Any]:
+        connection = self._app.connection_for_write()
+        try:
             connection.transport_options = {
                 **_patience(connection),
                 **(connection.transport_options or {}),
             }
-            try:
-                producer = self._app.amqp.Producer(connection.default_channel, auto_declare=False)
-            except Exception as error:
-                _release(connection)
-                raise BrokerTrouble(_words(error.__cause__ or error)) from error
-            self._link = connection, producer
-        return self._link
+            producer = self._app.amqp.Producer(connection.default_channel, auto_declare=False)
+        except Exception:
+            _release(connection)
+            raise
+        return connection, producer
 
     def _options(self, claim: Claim, job: BeatJob, entry: ScheduleEntry) -> dict[str, Any]:
         options = {key: value for key, value in (entry.options or {}).items() if key != HEADER}
@@ -159,8 +182,5 @@ def _words(error: BaseException) -> str:
 
 
 def _release(connection: Connection) -> None:
-    try:
+    with suppress(Exception):  # it is of no use any more, whatever it says
         connection.release()
-    except Exception as error:
-        if not _is_trouble(error, connection):
-            raise

@@ -75,7 +75,7 @@ class BeatTerm:
             term, ledger=ledger, dispatches=self._dispatches, publish=self._publish, clock=clock
         )
         self._held: frozenset[str] = frozenset()
-        self._retired = set(timetable.switched_off())
+        self._retired = set(timetable.switched_off()) - self._jobs.keys()
         self._finished: set[str] = set()
 
     def tick(self) -> float:
@@ -102,7 +102,7 @@ class BeatTerm:
         self._close_books()
         if not sent:
             return self._outbox.pause
-        if tick.more:
+        if tick.more and not tick.unsettled:
             return 0.0
         return self._until_next(unsettled=tick.unsettled or not recorded)
 

@@ -107,7 +107,7 @@ class Timetable:
         """Have at hand what a leader will need, as far as that can be had without writing."""
         try:
             for name, entry in self._keeper.preload().items():
-                with contextlib.suppress(ConfigurationError):  # reported when it matters
+                with contextlib.suppress(Exception):  # reported when it matters
                     self._job(name, entry)
         except Exception as error:  # noqa: BLE001  no more is lost than time, should we be elected
             _log.info("the schedule is read when this node leads, for now it can not be: %s", error)
@@ -146,8 +146,9 @@ class Timetable:
         for name, entry in present.items():
             try:
                 job = self._job(name, entry)
-            except ConfigurationError as error:
-                self._refuse(name, str(error))
+            except Exception as error:  # noqa: BLE001  one bad entry may not hold up the others
+                known = isinstance(error, ConfigurationError)
+                self._refuse(name, str(error) if known else repr(error))
                 continue
             self._refused.pop(name, None)
             jobs.append(self._begun(job, since=since, new=name not in former))

@@ -59,7 +59,7 @@ class _Installation:
 
     def __init__(self, app: Any) -> None:
         self.desks = Desks(lambda: settings_of(app), clock=_clock)
-        self._guard = Guard(self.desks, clock=_clock)
+        self.guard: Final = Guard(self.desks, clock=_clock)
         app.steps["worker"].add(LeaderJobs)
         app.on_after_finalize.connect(self._finalized, weak=False)
         if app.finalized:
@@ -71,14 +71,14 @@ class _Installation:
 
     def _finalized(self, sender: Celery, **_: Any) -> None:
         for task in tuple(sender.tasks.values()):
-            self._guard.wrap(task)
+            self.guard.wrap(task)
         configure(sender)
 
     def _guarding(self, register: Any) -> Any:
         @functools.wraps(register)
         def register_and_guard(*args: Any, **options: Any) -> Any:
             task = register(*args, **options)
-            self._guard.wrap(task)
+            self.guard.wrap(task)
             return task
 
         return register_and_guard
@@ -108,6 +108,7 @@ def install(app: Celery) -> None:
         connect_on_app_finalize(install)
     signals.task_prerun.connect(_enter_run, weak=False, dispatch_uid=__name__)
     signals.task_postrun.connect(_leave_run, weak=False, dispatch_uid=__name__)
+    signals.task_revoked.connect(_note_discarded, weak=False, dispatch_uid=__name__)
     signals.worker_process_shutdown.connect(_close, weak=False, dispatch_uid=__name__)
     signals.worker_shutdown.connect(_close, weak=False, dispatch_uid=__name__)
 
@@ -140,6 +141,15 @@ class LeaderJobs(bootsteps.Step):
             celery_consuming.install(app)
         elif any(Restriction.of(task.run) for task in app.tasks.values()):
             settings_of(app)
+
+
+def _note_discarded(
+    sender: Any, request: Any, *, terminated: bool, expired: bool = False, **_: Any
+) -> None:
+    """Have the ledger know of a message that was revoked or has expired, so that nobody waits for it."""
+    installation = getattr(sender.app, _ATTRIBUTE, None)
+    if installation is not None and not terminated and Restriction.of(sender.run) is not None:
+        installation.guard.discarded(request, "expired" if expired else "revoked")
 
 
 def _close(**_: Any) -> None:

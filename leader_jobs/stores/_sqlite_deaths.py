@@ -44,9 +44,15 @@ class Deaths:
                 fd = os.open(path, os.O_RDONLY)
             except OSError:
                 return False  # a file that is gone tells nothing: the owner's lease decides
+            name = f"leader-jobs-wait-{path.stem[:8]}"
+            thread = threading.Thread(target=self._wait, args=(path, fd), name=name, daemon=True)
             self._waiting[path] = {event}
-        name = f"leader-jobs-wait-{path.stem[:8]}"
-        threading.Thread(target=self._wait, args=(path, fd), name=name, daemon=True).start()
+            try:
+                thread.start()
+            except RuntimeError:  # there can be no more threads at the moment
+                del self._waiting[path]
+                os.close(fd)
+                return False
         return True
 
     def _forget(self) -> None:

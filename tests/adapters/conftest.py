@@ -11,6 +11,14 @@ from leader_jobs.config import application
 from testsupport.guarded_shop import Shop
 
 
+@pytest.fixture(autouse=True)
+def _unconfigured() -> Iterator[None]:
+    """Have no test go by the settings of another one's application."""
+    application.configure(None)
+    yield
+    application.configure(None)
+
+
 @pytest.fixture(name="shop")
 def _shop() -> Iterator[Shop]:
     shop = Shop()

@@ -95,6 +95,33 @@ def test_a_ticket_of_another_task_is_rejected(shop: Shop, report: Any) -> None:
     assert shop.seen == []
 
 
+_BUSY = "busy"
+
+
+def test_a_message_that_goes_back_to_its_queue_may_start_its_occurrence_again(shop: Shop) -> None:
+    """With ``acks_late`` alone: acknowledged early, there is nothing that could go back."""
+
+    @shop.task(name="report", acks_late=True)
+    @leader_only
+    def report() -> None:
+        raise Reject(_BUSY, requeue=True)
+
+    deliver(report, shop.claim(report))
+    assert shop.last().state is State.CLAIMED
+
+
+def test_a_retry_that_is_not_raised_counts_all_the_same(shop: Shop) -> None:
+    """By ``throw=False``: the message is with the broker, and the occurrence is not over."""
+
+    @shop.task(name="report", bind=True)
+    @leader_only
+    def report(self: Any) -> None:
+        self.retry(countdown=60, throw=False)
+
+    deliver(report, shop.claim(report))
+    assert (shop.last().state, shop.last().retries) == (State.DISPATCHED, 1)
+
+
 # -- how bodies end -------------------------------------------------------------------------------
 
 
@@ -108,7 +135,7 @@ class Stopped(BaseException):
         (ValueError("no\npaper"), State.FAILED, "ValueError: no paper"),
         (Ignore("replaced"), State.SUCCEEDED, "celery.exceptions.Ignore: replaced"),
         (Reject("bad"), State.FAILED, "celery.exceptions.Reject: ('bad', False)"),
-        (Reject("busy", requeue=True), State.CLAIMED, ""),
+        (Reject("busy", requeue=True), State.FAILED, "celery.exceptions.Reject: ('busy', True)"),
         (Stopped(), State.INTERRUPTED, ".Stopped"),
     ],
     ids=["error", "ignore", "reject", "requeue", "stopped"],

@@ -115,7 +115,7 @@ def dispatched(node: LedgerNode, claim: Claim) -> None:
     node.ledger.change(
         claim.job,
         lambda record: (
-            record.with_open(record.open[-1].dispatched(node.clock.utcnow())),
+            record.with_open(record.open[-1].dispatched(node.clock.utcnow(), token=claim.token)),
             (),
         ),
         None,

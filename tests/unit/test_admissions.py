@@ -14,8 +14,8 @@ from leader_jobs.occurrences import Policy
 from leader_jobs.records import State, job_key
 from leader_jobs.stores.base import Write
 from leader_jobs.testing import ManualClock
-from testsupport.admissions import LateStore, Worker, dispatched, guarded, last, message
-from testsupport.ledgers import CountingStore, LedgerNode, claim_one, passing
+from testsupport.admissions import TASK, LateStore, Worker, dispatched, guarded, last, message
+from testsupport.ledgers import CountingStore, LedgerNode, claim_one, entries_of, passing
 from testsupport.place import ELECTION
 
 
@@ -310,15 +310,66 @@ def test_an_old_message_starts_a_new_attempt(
         worker.admit(message(started))
 
 
-def test_a_run_goes_by_the_newest_token(
-    node: LedgerNode, worker: Worker, second: Worker, claim: Claim
+@pytest.mark.parametrize("ahead", [-1, 10**30])
+def test_a_run_goes_by_the_token_in_the_ledger(
+    worker: Worker, second: Worker, claim: Claim, ahead: int
 ) -> None:
-    """A message of an earlier term does not take the fence down for what it starts."""
-    newer = replace(claim, token=claim.token + 50)
-    assert worker.admit(message(newer, rerun=True)).token == newer.token
+    """What a message says could fence all real terms off from what checks tokens, for ever."""
+    altered = replace(claim, token=max(0, claim.token + ahead))
+    assert worker.admit(message(altered, rerun=True)).token == claim.token
     worker.dies()
 
-    assert second.admit(message(claim, rerun=True)).token == newer.token
+    assert second.admit(message(altered, rerun=True)).token == claim.token
+
+
+def test_a_message_that_was_thrown_away_frees_its_job(worker: Worker, claim: Claim) -> None:
+    """Revoked or expired, it is thrown away by all workers, and so is every copy."""
+    worker.admissions.discard(message(claim).ticket, "revoked")
+    worker.settle()
+
+    entry = last(worker)
+    assert (entry.state, entry.reason) == (State.SKIPPED, "revoked")
+    with pytest.raises(Refused):
+        worker.admit(message(claim))
+
+
+def test_what_runs_is_not_thrown_away(worker: Worker, second: Worker, claim: Claim) -> None:
+    """Another copy may be revoked; the body goes on."""
+    started = worker.admit(message(claim))
+    second.admissions.discard(message(claim).ticket, "revoked")
+    second.settle()
+    worker.admissions.succeed(started)
+
+    assert last(worker).state is State.SUCCEEDED
+
+
+def test_a_retry_is_not_bound_by_the_window(
+    worker: Worker, claim: Claim, clock: ManualClock
+) -> None:
+    """The body was in time; how long it goes on trying is its own affair."""
+    policy = Policy(window=30)
+    started = worker.admit(message(claim, policy=policy))
+    worker.admissions.retry(started, clock.utcnow() + timedelta(seconds=180))
+    worker.settle()
+    clock.advance(180)
+
+    assert worker.admit(message(claim, retries=1, policy=policy)).retries == 1
+
+
+def test_calls_without_a_ticket_do_not_push_runs_out_of_the_history(
+    worker: Worker, claim: Claim
+) -> None:
+    """They are counted in one entry, as long as nothing else happens."""
+    worker.admissions.succeed(worker.admit(message(claim)))
+    worker.settle()
+    for _ in range(3):
+        worker.admissions.skip("job", "no ticket", task=TASK)
+
+    entries = entries_of(worker.store, "job", worker.clock)
+    assert [(entry.state, entry.count) for entry in entries] == [
+        (State.SUCCEEDED, 1),
+        (State.SKIPPED, 3),
+    ]
 
 
 # -- policy ---------------------------------------------------------------------------------------

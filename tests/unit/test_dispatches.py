@@ -186,7 +186,7 @@ def test_a_run_that_waits_to_be_retried_goes_on_waiting(
     assert dispatches.record()
     entry = only(node)
     assert (entry.state, entry.retries, entry.dispatched_at) == (State.DISPATCHED, 1, due)
-    clock.advance(359)
+    clock.advance(300 + 3599)
     claims = node.claims(make_planned(policy=ALL))
     assert node.tick(claims) == ()
     clock.advance(15)

@@ -252,19 +252,20 @@ def test_an_attempt_begins_anew() -> None:
 
 
 def test_each_message_is_a_copy_more() -> None:
-    """Of the same occurrence: nothing else changes but the state and the moment."""
+    """Of the same occurrence, under the term it was sent in."""
     claimed = a_job().open[0]
-    once = claimed.dispatched(NOW)
-    twice = once.dispatched(NOW + timedelta(seconds=60))
+    once = claimed.dispatched(NOW, token=7)
+    twice = once.dispatched(NOW + timedelta(seconds=60), token=9)
 
     assert (once.state, once.dispatched_at, once.copies) == (State.DISPATCHED, NOW, 1)
-    assert twice == replace(once, dispatched_at=NOW + timedelta(seconds=60), copies=2)
+    later = NOW + timedelta(seconds=60)
+    assert twice == replace(once, token=9, dispatched_at=later, copies=2)
 
 
 def test_what_was_started_goes_back_to_where_it_was() -> None:
     """Dispatched if a message for it was noted, claimed if a worker was quicker than that."""
     claimed = a_job().open[0]
-    for before in (claimed, claimed.dispatched(NOW)):
+    for before in (claimed, claimed.dispatched(NOW, token=7)):
         started = before.starting(token=7, node="n1", owner="me", now=NOW)
         assert started.back() == before
 
@@ -273,7 +274,7 @@ def test_what_was_started_goes_back_to_where_it_was() -> None:
 def test_a_retry_waits_until_it_is_due(noted: bool) -> None:
     """Its message is with the broker already, whether or not the first one was noted."""
     claimed = a_job().open[0]
-    entry = claimed.dispatched(NOW) if noted else claimed
+    entry = claimed.dispatched(NOW, token=7) if noted else claimed
     due = NOW + timedelta(seconds=180)
     waiting = entry.starting(token=9, node="n2", owner="me", now=NOW).retried(3, due)
 
@@ -284,7 +285,7 @@ def test_a_retry_waits_until_it_is_due(noted: bool) -> None:
 
 def test_another_attempt_is_of_the_same_message() -> None:
     """It is to be dispatched anew, with the retry it was at; how often it was sent is not forgotten."""
-    entry = replace(a_job().open[0].dispatched(NOW), retries=2)
+    entry = replace(a_job().open[0].dispatched(NOW, token=7), retries=2)
     again = entry.starting(token=9, node="n2", owner="me", now=NOW).again()
 
     assert (again.state, again.dispatched_at) == (State.CLAIMED, None)
