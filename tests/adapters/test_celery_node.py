@@ -81,6 +81,7 @@ def test_a_node_without_an_heir_goes_on_waiting(monkeypatch: pytest.MonkeyPatch)
         over.set()
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_node_whose_thread_has_died_ends_the_process() -> None:
     """It would lead for ever and send nothing; whoever supervises it starts another."""
 
