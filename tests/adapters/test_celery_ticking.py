@@ -320,3 +320,36 @@ def test_a_queue_that_is_broken_holds_up_its_own_entries_alone(
     assert _seconds(found) == {"odd": [10, 40, 50], "other": [10, 20, 30, 40, 50]}
     warnings = [r.message for r in caplog.records if r.levelname == "WARNING"]
     assert len([m for m in warnings if "does not take messages of job odd" in m]) == 1
+
+
+def test_a_task_that_is_in_trouble_of_its_own_does_not_hold_up_others(
+    redis_broker: RedisServer,
+) -> None:
+    """What its ``apply_async`` raises looks like trouble with the broker; the broker answers."""
+    entries = {
+        "cursed": {"task": "cursed", "schedule": 1.0},
+        "good": {"task": "any", "schedule": 1.0},
+    }
+    with BeatRig.running(redis_broker, entries) as rig:
+
+        def apply_async(*_: Any, **__: Any) -> Any:
+            raise FileNotFoundError
+
+        task = type("Cursed", (rig.app.Task,), {"name": "cursed", "apply_async": apply_async})
+        rig.app.register_task(task())
+        rig.pass_time(20.0)
+
+        assert not rig.beat.stuck
+        assert {job for job, _ in rig.planned()} == {"good"}
+        assert len(rig.planned()) >= 5
+
+
+def test_a_broker_of_an_unknown_kind_is_not_there(filesystem_broker: FilesystemBroker) -> None:
+    """A careless deploy on one host: its occurrences wait for a node that has it right."""
+    with BeatRig.running(filesystem_broker, {"job": {"task": "any", "schedule": 10.0}}) as rig:
+        rig.app.conf.update(broker_url="nosuch://")
+        rig.pass_time(15.0)
+
+        assert rig.beat.stuck
+        (entry,) = rig.history("job")
+        assert entry.state is State.CLAIMED
