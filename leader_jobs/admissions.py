@@ -15,10 +15,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
-from leader_jobs.batches import Change as JobChange
+from leader_jobs.batches import Change
 from leader_jobs.clock import Clock
 from leader_jobs.exceptions import Conflict, StoreError
-from leader_jobs.ledger import Change, Claim, Ledger, find_claimed
+from leader_jobs.ledger import Claim, Edit, Ledger, find_claimed
 from leader_jobs.names import check_job
 from leader_jobs.recorder import Recorder
 from leader_jobs.records import (
@@ -133,7 +133,7 @@ class Admissions:
             self._hands[message.id].returning = True
         ticket = message.ticket
 
-        def unstart(record: JobRecord) -> Change:
+        def unstart(record: JobRecord) -> Edit:
             entry = record.find(ticket.sequence)
             if entry is None or entry.planned_at != ticket.planned_at:
                 return None
@@ -168,7 +168,7 @@ class Admissions:
     def retry(self, claim: Claim, due: datetime) -> None:
         """Record that the body of *claim* asked to be retried at *due*, by a message already sent."""
 
-        def waiting(record: JobRecord) -> Change:
+        def waiting(record: JobRecord) -> Edit:
             entry = find_claimed(record, claim)
             if entry is None or (entry.state, entry.owner) != (State.STARTED, self._ledger.owner):
                 return None
@@ -222,7 +222,7 @@ class Admissions:
             reason: why.
         """
 
-        def closing(record: JobRecord) -> Change:
+        def closing(record: JobRecord) -> Edit:
             entry = record.find(ticket.sequence)
             if entry is None or entry.planned_at != ticket.planned_at:
                 return None
@@ -280,7 +280,7 @@ class Admissions:
             node=self._ledger.node,
             claimed_at=now,
         )
-        change = JobChange(
+        change = Change(
             # The cursor stays: what is due by the schedule is due all the same.
             replace(record, sequence=record.sequence + 1),
             version,
@@ -372,7 +372,7 @@ class _Hearing:
             outcome = None  # the record was removed meanwhile
         return outcome if outcome is not None else self._explain(ticket)
 
-    def _decide(self, record: JobRecord) -> Change:
+    def _decide(self, record: JobRecord) -> Edit:
         verdict = self._judge.judge(record, self._clock.utcnow())
         if isinstance(verdict.outcome, Claim):
             self.perhaps_started = True

@@ -33,14 +33,14 @@ from leader_jobs.records import (
 from leader_jobs.stores.base import ABSENT, Store, Write
 from leader_jobs.term import Term
 
-__all__ = ["Change", "Claim", "Ledger", "Versioned", "find_claimed", "history"]
+__all__ = ["Claim", "Edit", "Ledger", "Versioned", "find_claimed", "history"]
 
 _CONTENTION: Final = 10
 #: One record is read in the time that so many take if all are read at once.
 _FEW: Final = 50
 
 #: A change of a job's record: the new record and the occurrences it closes, or None to let it be.
-Change = tuple[JobRecord, tuple[OccurrenceRecord, ...]] | None
+Edit = tuple[JobRecord, tuple[OccurrenceRecord, ...]] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +228,7 @@ class Ledger:
             StoreUnavailable: not known whether it was recorded; call again, or `release` it.
         """
 
-        def starting(record: JobRecord) -> Change:
+        def starting(record: JobRecord) -> Edit:
             entry = find_claimed(record, claim)
             if entry is None:
                 return None
@@ -253,7 +253,7 @@ class Ledger:
             StoreUnavailable: not known whether it was recorded; call again.
         """
 
-        def finishing(record: JobRecord) -> Change:
+        def finishing(record: JobRecord) -> Edit:
             entry = self._ours(record, claim)
             if entry is None:
                 return None
@@ -280,7 +280,7 @@ class Ledger:
         to see it.
         """
 
-        def releasing(record: JobRecord) -> Change:
+        def releasing(record: JobRecord) -> Edit:
             claimed = find_claimed(record, claim)
             if claimed is not None and claimed.state is not State.STARTED:
                 # Nothing to change, but a start may still be on its way: a new version refuses it.
@@ -299,7 +299,7 @@ class Ledger:
             return None
         return entry
 
-    def change(self, job: str, change: Callable[[JobRecord], Change], term: Term | None) -> bool:
+    def change(self, job: str, change: Callable[[JobRecord], Edit], term: Term | None) -> bool:
         """
         Apply *change* to the record of *job*, until no other change comes between.
 

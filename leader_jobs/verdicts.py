@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Final
 
 from leader_jobs.exceptions import LeaderJobsError
-from leader_jobs.ledger import Change, Claim
+from leader_jobs.ledger import Claim, Edit
 from leader_jobs.occurrences import CatchUp, Policy, Reason
 from leader_jobs.records import JobRecord, OccurrenceRecord, State
 from leader_jobs.tickets import Ticket
@@ -82,7 +82,7 @@ class Verdict:
             occurrence is not open, which the job's history may explain.
     """
 
-    change: Change
+    change: Edit
     outcome: Claim | Refused | Later | None
 
 

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from leader_jobs.claims import Claims
 from leader_jobs.dispatches import Dispatches
 from leader_jobs.jobs import Job
-from leader_jobs.ledger import Change, Claim, Ledger, find_claimed
+from leader_jobs.ledger import Claim, Edit, Ledger, find_claimed
 from leader_jobs.names import runners_of
 from leader_jobs.occurrences import Policy, occurrence_id
 from leader_jobs.planned import PlannedJob
@@ -189,7 +189,7 @@ class Worker:
     def starts(self, claim: Claim) -> bool:
         """Whether a message for *claim* is admitted: it starts its occurrence, once."""
 
-        def starting(record: JobRecord) -> Change:
+        def starting(record: JobRecord) -> Edit:
             entry = find_claimed(record, claim)
             if entry is None or entry.state is State.STARTED or entry.retries != claim.retries:
                 return None
@@ -207,7 +207,7 @@ class Worker:
     def retries(self, claim: Claim, due: datetime) -> bool:
         """Record that a run asked for another one at *due*, by a message already sent."""
 
-        def waiting(record: JobRecord) -> Change:
+        def waiting(record: JobRecord) -> Edit:
             entry = find_claimed(record, claim)
             if entry is None or (entry.state, entry.owner) != (State.STARTED, self.name):
                 return None
