@@ -16,7 +16,7 @@ BENCHMARKS := calls ticks takeover standbys
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: $(VENV)/with-demo ## kill, freeze and stop leaders for 40 s and count what the jobs did (STAY=1: stay up)
