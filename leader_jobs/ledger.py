@@ -139,7 +139,7 @@ class Ledger:
     def living(self) -> frozenset[str]:
         """Return the incarnations that are alive now, leading or not; runs of others are dead."""
         found: set[str] = set()
-        for electorate in (self.election, runners_of(self.election)):
+        for electorate in (runners_of(self.election), self.election):
             for entrant in self.store.candidates(electorate, deadline=self._limit()):
                 proposal = Proposal.decode(entrant.proposal)
                 if proposal is not None:
