@@ -99,9 +99,6 @@ class Admissions:
             Refused: this message starts nothing.
             Later: it may start its occurrence later; give it back to the broker.
         """
-        if message.id != message.ticket.occurrence:
-            msg = f"its ticket is of occurrence {message.ticket.occurrence}"
-            raise Refused(msg, forged=True)
         hearing = _Hearing(self._ledger, message, self._clock)
         self._take(message)
         try:

@@ -28,11 +28,14 @@ class Message:
 
     Attributes:
         ticket: what it carries.
-        id: its own id, which should be the occurrence's.
+        id: its own id, the occurrence's.
         task: the name of what it asks to run.
         retries: how many times the body asked to be retried before, as the message has it.
         policy: what happens to occurrences that are late or overlap.
         rerun_on_crash: whether a run whose process died is attempted again.
+
+    Raises:
+        Refused: its ticket is of another occurrence.
     """
 
     ticket: Ticket
@@ -41,6 +44,11 @@ class Message:
     retries: int
     policy: Policy
     rerun_on_crash: bool
+
+    def __post_init__(self) -> None:
+        if self.id != self.ticket.occurrence:
+            msg = f"its ticket is of occurrence {self.ticket.occurrence}"
+            raise Refused(msg, forged=True)
 
 
 class Refused(LeaderJobsError):

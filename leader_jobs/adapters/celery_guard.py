@@ -143,18 +143,16 @@ class Guard:
         if restriction.election not in (None, ticket.election):
             why = f"it is of election {restriction.election!r}, its ticket of {ticket.election!r}"
             _reject(request, restriction, why)
-        if request.id != ticket.occurrence:  # nothing is opened for the asking
-            _reject(request, restriction, f"its ticket is of occurrence {ticket.occurrence}")
-        message = Message(
-            ticket=ticket,
-            id=request.id,
-            task=task.name,
-            retries=request.retries or 0,
-            policy=ticket.policy or restriction.policy,
-            rerun_on_crash=_reruns(restriction, ticket),
-        )
-        desk = self._desks.of(ticket.election)
         try:
+            message = Message(
+                ticket=ticket,
+                id=request.id,
+                task=task.name,
+                retries=request.retries or 0,
+                policy=ticket.policy or restriction.policy,
+                rerun_on_crash=_reruns(restriction, ticket),
+            )
+            desk = self._desks.of(ticket.election)  # not for a message refused at sight
             term = desk.presence.begin(_BEGIN_WITHIN)
             return desk, term, desk.admissions.admit(message, term)
         except Refused as refusal:

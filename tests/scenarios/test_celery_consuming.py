@@ -6,8 +6,9 @@ import pytest
 
 from leader_jobs.config import Settings
 from testsupport.brokers import RabbitServer, RedisServer
-from testsupport.consuming_fleet import Worker, WorkerFleet
+from testsupport.consuming_fleet import WorkerFleet
 from testsupport.etcd import EtcdCluster
+from testsupport.pool_fleet import PoolWorker
 
 pytestmark = [pytest.mark.slow]
 
@@ -40,7 +41,7 @@ def go_through_everything(fleet: WorkerFleet) -> None:
     assert len(begun) == len(set(begun)), fleet.story()  # the broker repeats only what was killed
 
 
-def one_consumes(fleet: WorkerFleet, leader: Worker) -> None:
+def one_consumes(fleet: WorkerFleet, leader: PoolWorker) -> None:
     """All messages go to the elected worker."""
     fleet.send("consuming.early", *names("early", 3))
     fleet.send("consuming.late", *names("late", 3))
@@ -48,7 +49,7 @@ def one_consumes(fleet: WorkerFleet, leader: Worker) -> None:
     assert {line.node for line in lines} == {leader.name}, fleet.story()
 
 
-def stop_gracefully(fleet: WorkerFleet, leader: Worker) -> Worker:
+def stop_gracefully(fleet: WorkerFleet, leader: PoolWorker) -> PoolWorker:
     """A leader that is told to stop ends what runs, then resigns; the rest goes to the next."""
     sent = names("term", 12)
     fleet.send("consuming.early", *sent, seconds=0.2)
@@ -63,7 +64,7 @@ def stop_gracefully(fleet: WorkerFleet, leader: Worker) -> Worker:
     return fleet.leader(but_not=[leader])
 
 
-def freeze_past_the_lease(fleet: WorkerFleet, leader: Worker) -> Worker:
+def freeze_past_the_lease(fleet: WorkerFleet, leader: PoolWorker) -> PoolWorker:
     """A leader that slept through its lease gives back what it had fetched and starts none of it."""
     early, late = names("freeze-early", 6), names("freeze-late", 6)
     for pair in zip(early, late, strict=True):
@@ -80,7 +81,7 @@ def freeze_past_the_lease(fleet: WorkerFleet, leader: Worker) -> Worker:
     return successor
 
 
-def kill(fleet: WorkerFleet, leader: Worker, then: Worker) -> None:
+def kill(fleet: WorkerFleet, leader: PoolWorker, then: PoolWorker) -> None:
     """What a killed leader had fetched is run by the next one."""
     sent = names("kill", 6)
     ids = fleet.send("consuming.late", *sent, seconds=0.2)
@@ -114,7 +115,7 @@ def test_on_redis_and_etcd(
         go_through_everything(fleet)
 
 
-def take_the_term_away(fleet: WorkerFleet, leader: Worker) -> None:
+def take_the_term_away(fleet: WorkerFleet, leader: PoolWorker) -> None:
     """Have the leader sleep through its lease."""
     leader.freeze()
     fleet.wait(lambda: fleet.standing() == 0, "the lease does not run out")

@@ -5,14 +5,8 @@ A scenario starts workers, sends messages to the leader's queue, does to workers
 and then reads what was begun where, when and under which term.
 """
 
-import json
-import os
-import signal
-import subprocess
-import sys
-import threading
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack, closing, suppress
+from collections.abc import Iterable
+from contextlib import ExitStack, closing
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -20,36 +14,14 @@ from typing import Any, NamedTuple, Self
 from celery import Celery
 
 from leader_jobs.adapters.celery_consuming import queue_of
-from leader_jobs.clock import SystemClock
 from leader_jobs.config import Settings
 from leader_jobs.leaders import find_leader
 from leader_jobs.stores.factory import open_store
 from testsupport.brokers import Broker
 from testsupport.consuming_app import ELECTION
-from testsupport.node_fleet import Node
-from testsupport.parenthood import die_with_parent
+from testsupport.pool_fleet import PoolFleet, PoolWorker
 
-__all__ = ["Line", "Worker", "WorkerFleet"]
-
-_TESTS = Path(__file__).parents[1]
-
-
-class Worker(Node):
-    """A worker and the children of its pool."""
-
-    def freeze(self) -> None:
-        """Stop all of it in its tracks."""
-        os.killpg(self.process.pid, signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        """Let all of it go on."""
-        os.killpg(self.process.pid, signal.SIGCONT)
-
-    def kill(self) -> None:
-        """Kill all of it with SIGKILL and wait for its end."""
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(10)
+__all__ = ["Line", "WorkerFleet"]
 
 
 class Line(NamedTuple):
@@ -63,7 +35,7 @@ class Line(NamedTuple):
     left: float
 
 
-class WorkerFleet:
+class WorkerFleet(PoolFleet):
     """
     Starts workers on one broker and one store; used as a context manager.
 
@@ -86,13 +58,9 @@ class WorkerFleet:
         width: int = 2,
         **config: Any,
     ) -> None:
-        self.clock = SystemClock()
+        super().__init__(folder, pool=pool, width=width)
         self.pool = pool
         self.width = width
-        self.nodes: list[Worker] = []
-        self._folder = folder
-        self._evidence = folder / "evidence"
-        self._options = ["-P", pool, "-c", str(width)]
         self._config = {
             **broker.settings,
             "broker_connection_retry_on_startup": True,
@@ -111,38 +79,14 @@ class WorkerFleet:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for node in self.nodes:
-            node.kill()
+        self.kill_all()
         self._stack.close()
 
-    def start(self, name: str) -> Worker:
+    def start(self, name: str) -> PoolWorker:
         """Start a worker."""
-        log = self._folder / f"{name}.log"
-        options = [*self._options, "-n", f"{name}@test", "-l", "INFO"]
-        quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
-        environ = os.environ | {
-            "PYTHONPATH": str(_TESTS),
-            "LEADER_JOBS_NODE": name,
-            "CONSUMING_CONFIG": json.dumps(self._config),
-            "CONSUMING_EVIDENCE": str(self._evidence),
-        }
-        app = ["-A", "testsupport.consuming_app"]
-        with log.open("ab") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "celery", *app, "worker", *options, *quiet],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                env=environ,
-                cwd=self._folder,
-                start_new_session=True,
-                preexec_fn=die_with_parent,  # noqa: PLW1509  it calls one libc function
-            )
-        node = Worker(name, process, log)
-        self.nodes.append(node)
-        return node
+        return self.spawn(name, "testsupport.consuming_app", "CONSUMING", self._config)
 
-    def start_all(self, *names: str) -> list[Worker]:
+    def start_all(self, *names: str) -> list[PoolWorker]:
         """Start workers, wait until all of them stand in the election, and return them."""
         started = [self.start(name) for name in names]
         self.wait(lambda: self.standing() == len(names), "not all stand", within=30.0)
@@ -152,9 +96,9 @@ class WorkerFleet:
         """Return how many living candidates there are."""
         return len(self.store.candidates(ELECTION, deadline=self.clock.now() + 5.0))
 
-    def leader(self, *, but_not: Iterable[Worker] = ()) -> Worker:
+    def leader(self, *, but_not: Iterable[PoolWorker] = ()) -> PoolWorker:
         """Wait until one of the workers leads, none of those given, and return it."""
-        leading: list[Worker] = []
+        leading: list[PoolWorker] = []
 
         def found() -> bool:
             leader = find_leader(ELECTION, store=self.store, clock=self.clock)
@@ -182,7 +126,7 @@ class WorkerFleet:
 
         self.wait(all_done, "not all succeeded")
 
-    def wait_fetched(self, node: Worker, ids: Iterable[str]) -> None:
+    def wait_fetched(self, node: PoolWorker, ids: Iterable[str]) -> None:
         """Wait until *node* has received all these messages."""
         wanted = [f"[{task_id}] received" for task_id in ids]
         self.wait(lambda: all(w in node.log.read_text() for w in wanted), "not all were fetched")
@@ -191,9 +135,7 @@ class WorkerFleet:
 
     def lines(self, word: str) -> list[Line]:
         """Return what bodies wrote, in the order of writing."""
-        if not self._evidence.exists():
-            return []
-        fields = (line.split() for line in self._evidence.read_text().splitlines())
+        fields = (line.split() for line in self.evidence())
         return [
             Line(f[0], f[1], float(f[2]), f[3], int(f[4]), float(f[5]))
             for f in fields
@@ -215,26 +157,13 @@ class WorkerFleet:
         )
         return self.of(word, wanted)
 
-    def wait_any(self, word: str, names: Iterable[str], node: Worker) -> None:
+    def wait_any(self, word: str, names: Iterable[str], node: PoolWorker) -> None:
         """Wait until the body of one of these messages wrote *word* on *node*."""
         wanted = set(names)
         self.wait(
             lambda: any(line.node == node.name for line in self.of(word, wanted)),
             f"none of {sorted(wanted)} wrote {word!r} on {node.name}",
         )
-
-    def wait(self, condition: Callable[[], bool], otherwise: str, within: float = 15.0) -> None:
-        """Look again and again until *condition* holds; fail with the logs after *within* seconds."""
-        limit = self.clock.now() + within
-        while not condition():
-            assert self.clock.now() < limit, f"{otherwise}:\n{self.story()}"
-            self.clock.wait(threading.Event(), 0.02)
-
-    def story(self) -> str:
-        """Return what was written and the end of each log, for messages."""
-        evidence = self._evidence.read_text() if self._evidence.exists() else "nothing"
-        logs = "\n".join(f"--- {n.name}\n{n.log.read_text()[-4000:]}" for n in self.nodes)
-        return f"{evidence[-4000:]}\n{logs}"
 
     def assert_fenced(self) -> None:
         """Fail unless every body began under a term that held, and no later than its successor's."""

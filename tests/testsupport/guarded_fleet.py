@@ -4,14 +4,7 @@ Real Celery workers with guarded tasks, a leader that claims and publishes, and 
 The leader is this process: it claims as beat does, and publishes what a test wants published.
 """
 
-import json
-import os
-import signal
-import subprocess
-import sys
-import threading
-from collections.abc import Callable
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -21,7 +14,6 @@ from celery import Celery
 from leader_jobs.adapters.celery_entries import HEADER
 from leader_jobs.candidate import Candidate
 from leader_jobs.claims import Claims
-from leader_jobs.clock import SystemClock
 from leader_jobs.config import Settings
 from leader_jobs.dispatches import Dispatches
 from leader_jobs.ledger import Claim, Ledger
@@ -32,32 +24,12 @@ from leader_jobs.schedules import Every
 from leader_jobs.stores.factory import open_store
 from leader_jobs.tickets import Ticket
 from testsupport.brokers import Broker
-from testsupport.node_fleet import Node
-from testsupport.parenthood import die_with_parent
+from testsupport.pool_fleet import PoolFleet, PoolWorker
 
-__all__ = ["GuardedFleet", "GuardedWorker", "Line", "ticket_of"]
+__all__ = ["GuardedFleet", "Line", "ticket_of"]
 
-_TESTS = Path(__file__).parents[1]
 _ELECTION = "default"
 _LONG = timedelta(hours=1)
-
-
-class GuardedWorker(Node):
-    """A worker and the children of its pool."""
-
-    def freeze(self) -> None:
-        """Stop all of it in its tracks."""
-        os.killpg(self.process.pid, signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        """Let all of it go on."""
-        os.killpg(self.process.pid, signal.SIGCONT)
-
-    def kill(self) -> None:
-        """Kill all of it with SIGKILL and wait for its end."""
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(10)
 
 
 class Line(NamedTuple):
@@ -84,7 +56,7 @@ def ticket_of(claim: Claim) -> Ticket:
     )
 
 
-class GuardedFleet:
+class GuardedFleet(PoolFleet):
     """
     Starts workers on one broker and one store, and leads; used as a context manager.
 
@@ -107,11 +79,7 @@ class GuardedFleet:
         concurrency: int = 2,
         **config: Any,
     ) -> None:
-        self.clock = SystemClock()
-        self.nodes: list[GuardedWorker] = []
-        self._folder = folder
-        self._evidence = folder / "evidence"
-        self._options = ["-P", pool, "-c", str(concurrency)]
+        super().__init__(folder, pool=pool, width=concurrency)
         options = {**broker.settings, **config}
         transport = {**broker.transport_options, **config.get("broker_transport_options", {})}
         self._config = {
@@ -123,7 +91,7 @@ class GuardedFleet:
             "leader_jobs_ttl": settings.ttl,
         }
         self._stack = ExitStack()
-        self._stack.callback(self._kill_all)
+        self._stack.callback(self.kill_all)
         self.store = self._stack.enter_context(closing(open_store(settings, clock=self.clock)))
         self.app = self._stack.enter_context(Celery("sender", set_as_current=False))
         self.app.conf.update({**options, "broker_transport_options": transport})
@@ -148,42 +116,14 @@ class GuardedFleet:
         self._candidate.stop()
         self._stack.close()
 
-    def _kill_all(self) -> None:
-        for node in self.nodes:
-            node.kill()
-
-    def start_all(self, *names: str) -> list[GuardedWorker]:
+    def start_all(self, *names: str) -> list[PoolWorker]:
         """Start workers, and wait until all are ready."""
-        nodes = [self._start(name) for name in names]
+        nodes = [
+            self.spawn(name, "testsupport.guarded_app", "GUARDED", self._config) for name in names
+        ]
         for node in nodes:
             self.wait_log(node, " ready.", within=40.0)
         return nodes
-
-    def _start(self, name: str) -> GuardedWorker:
-        log = self._folder / f"{name}.log"
-        options = [*self._options, "-n", f"{name}@test", "-l", "INFO"]
-        quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
-        environ = os.environ | {
-            "PYTHONPATH": str(_TESTS),
-            "LEADER_JOBS_NODE": name,
-            "GUARDED_CONFIG": json.dumps(self._config),
-            "GUARDED_EVIDENCE": str(self._evidence),
-        }
-        app = ["-A", "testsupport.guarded_app"]
-        with log.open("ab") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "celery", *app, "worker", *options, *quiet],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                env=environ,
-                cwd=self._folder,
-                start_new_session=True,
-                preexec_fn=die_with_parent,  # noqa: PLW1509  it calls one libc function
-            )
-        node = GuardedWorker(name, process, log)
-        self.nodes.append(node)
-        return node
 
     # -- what the leader does ---------------------------------------------------------------------
 
@@ -235,10 +175,8 @@ class GuardedFleet:
 
     def lines(self, word: str = "begin", *, job: str | None = None) -> list[Line]:
         """Return what bodies wrote, of all jobs or of one, in the order of writing."""
-        if not self._evidence.exists():
-            return []
         found = []
-        for text in self._evidence.read_text().splitlines():
+        for text in self.evidence():
             f = text.split()
             found.append(Line(f[0], f[1], f[2], int(f[3]), int(f[4]), int(f[5]), f[6]))
         return [line for line in found if line.word == word and job in (None, line.job)]
@@ -272,25 +210,10 @@ class GuardedFleet:
         self.wait(reached, f"{job} is not {state}", within)
         return self.last(job)
 
-    def wait_log(
-        self, node: GuardedWorker, text: str, times: int = 1, within: float = 15.0
-    ) -> None:
+    def wait_log(self, node: PoolWorker, text: str, times: int = 1, within: float = 15.0) -> None:
         """Wait until *node* logged *text* so many times."""
         self.wait(
             lambda: node.log.read_text().count(text) >= times,
             f"{node.name} did not log {text!r} {times} times",
             within,
         )
-
-    def wait(self, condition: Callable[[], bool], otherwise: str, within: float = 15.0) -> None:
-        """Look again and again until *condition* holds; fail with the logs after *within* seconds."""
-        limit = self.clock.now() + within
-        while not condition():
-            assert self.clock.now() < limit, f"{otherwise}:\n{self.story()}"
-            self.clock.wait(threading.Event(), 0.02)
-
-    def story(self) -> str:
-        """Return what was written and the end of each log, for messages."""
-        evidence = self._evidence.read_text() if self._evidence.exists() else "nothing"
-        logs = "\n".join(f"--- {n.name}\n{n.log.read_text()[-4000:]}" for n in self.nodes)
-        return f"{evidence[-4000:]}\n{logs}"
