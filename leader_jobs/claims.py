@@ -21,7 +21,7 @@ from leader_jobs.decisions import Decider, Decision, Recheck
 from leader_jobs.ledger import Claim, Ledger, Versioned
 from leader_jobs.occurrences import next_due, occurrence_id
 from leader_jobs.planned import PlannedJob
-from leader_jobs.records import JobRecord, State, UnreadableRecord, job_key
+from leader_jobs.records import JobRecord, OccurrenceRecord, State, UnreadableRecord, job_key
 from leader_jobs.term import Term
 
 __all__ = ["Claims", "Tick"]
@@ -40,11 +40,13 @@ class Tick:
         claims: what is now in the hands of this process, in the order to start it.
         unsettled: True if something could not be claimed or is not known to be: tick again soon.
         more: True if there was more to look at than the tick was to look at: tick again at once.
+        passed: what was closed without a run, each with the name of its job.
     """
 
     claims: tuple[Claim, ...]
     unsettled: bool
     more: bool = False
+    passed: tuple[tuple[str, OccurrenceRecord], ...] = ()
 
 
 class Claims:
@@ -111,15 +113,18 @@ class Claims:
         ]
         changed = [decision for decision in decisions if decision.changed]
         standing = 0
+        passed: list[tuple[str, OccurrenceRecord]] = []
         for committed in Batches[Decision](self._ledger, self._term, clock=self._clock).commit(
             changed
         ):
             standing += len(committed)
             claims.extend(claim for decision in committed for claim in self._accept(decision))
+            passed.extend((d.job.name, entry) for d in committed for entry in d.closed)
         # Not before: had a commit been fenced, nobody would start, nor ever let go, of these.
         for claim in claims:
             self._ledger.take(claim)
-        return Tick(tuple(claims), unsettled=standing < len(changed), more=more)
+        unsettled = standing < len(changed)
+        return Tick(tuple(claims), unsettled=unsettled, more=more, passed=tuple(passed))
 
     def look_again(self, job: str) -> None:
         """Have the next tick look at *job* whether or not it is due; any thread may ask."""
@@ -133,6 +138,10 @@ class Claims:
         """Return the next instant at which something is due, or None if nothing ever is."""
         instants = [instant for instant in self._due.values() if instant is not None]
         return min(instants, default=None)
+
+    def next_of(self, job: str) -> datetime | None:
+        """Return the next instant at which *job* is due; None if there is none, or none yet."""
+        return self._due.get(job)
 
     def finished(self) -> set[str]:
         """Return the jobs that nothing more will ever be due of, each of them once in a term."""

@@ -306,6 +306,11 @@ class Application:
         self._election = None
 
     @property
+    def configured(self) -> bool:
+        """Whether an entry point has told where settings come from."""
+        return self._load is not None
+
+    @property
     def load(self) -> Callable[[], Settings]:
         """What loads the settings at present."""
         return self._load or Settings.load

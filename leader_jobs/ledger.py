@@ -229,16 +229,7 @@ class Ledger:
         """
 
         def starting(record: JobRecord) -> Edit:
-            entry = find_claimed(record, claim)
-            if entry is None:
-                return None
-            if entry.state is State.STARTED:
-                # Ours: the reply to an earlier try was lost. Nobody else writes our incarnation.
-                return (record, ()) if entry.owner == self.owner else None
-            started = entry.starting(
-                token=term.token, node=self.node, owner=self.owner, now=self._clock.utcnow()
-            )
-            return record.with_open(started), ()
+            return self.starting(record, claim, token=term.token)
 
         return self.change(claim.job, starting, term)
 
@@ -254,11 +245,7 @@ class Ledger:
         """
 
         def finishing(record: JobRecord) -> Edit:
-            entry = self._ours(record, claim)
-            if entry is None:
-                return None
-            closed = entry.closed(state, self._clock.utcnow(), reason)
-            return record.without(entry.sequence), (closed,)
+            return self.finishing(record, claim, state, reason)
 
         return self.change(claim.job, finishing, None)
 
@@ -281,23 +268,60 @@ class Ledger:
         """
 
         def releasing(record: JobRecord) -> Edit:
-            claimed = find_claimed(record, claim)
-            if claimed is not None and claimed.state is not State.STARTED:
-                # Nothing to change, but a start may still be on its way: a new version refuses it.
-                return replace(record), ()
-            entry = self._ours(record, claim)
-            if entry is None:
-                return None
-            back = entry.again() if again else entry.back()
-            return record.with_open(back), ()
+            return self.releasing(record, claim, again=again)
 
         return self.change(claim.job, releasing, None)
+
+    # -- the changes themselves, for whoever commits many at once ---------------------------------
+
+    def starting(self, record: JobRecord, claim: Claim, *, token: int) -> Edit:
+        """Return the change that `start` makes under the term *token*."""
+        entry = find_claimed(record, claim)
+        if entry is None:
+            return None
+        if entry.state is State.STARTED:
+            # Ours: the reply to an earlier try was lost. Nobody else writes our incarnation.
+            return (record, ()) if entry.owner == self.owner else None
+        started = entry.starting(
+            token=token, node=self.node, owner=self.owner, now=self._clock.utcnow()
+        )
+        return record.with_open(started), ()
+
+    def finishing(self, record: JobRecord, claim: Claim, state: State, reason: str) -> Edit:
+        """Return the change that `finish` makes."""
+        entry = self._ours(record, claim)
+        if entry is None:
+            return None
+        closed = entry.closed(state, self._clock.utcnow(), reason)
+        return record.without(entry.sequence), (closed,)
+
+    def skipping(self, record: JobRecord, claim: Claim, reason: str) -> Edit:
+        """Return the change that closes *claim*, which was never started, for *reason*."""
+        entry = find_claimed(record, claim)
+        if entry is None or entry.state is not State.CLAIMED:
+            return None
+        closed = entry.closed(State.SKIPPED, self._clock.utcnow(), reason)
+        return record.without(entry.sequence), (closed,)
+
+    def releasing(self, record: JobRecord, claim: Claim, *, again: bool) -> Edit:
+        """Return the change that `release` makes."""
+        claimed = find_claimed(record, claim)
+        if claimed is not None and claimed.state is not State.STARTED:
+            # Nothing to change, but a start may still be on its way: a new version refuses it.
+            return replace(record), ()
+        entry = self._ours(record, claim)
+        if entry is None:
+            return None
+        back = entry.again() if again else entry.back()
+        return record.with_open(back), ()
 
     def _ours(self, record: JobRecord, claim: Claim) -> OccurrenceRecord | None:
         entry = find_claimed(record, claim)
         if entry is None or entry.state is not State.STARTED or entry.owner != self.owner:
             return None
         return entry
+
+    # -- any change -------------------------------------------------------------------------------
 
     def change(self, job: str, change: Callable[[JobRecord], Edit], term: Term | None) -> bool:
         """

@@ -13,9 +13,18 @@ from typing import TYPE_CHECKING, Final, Protocol
 from leader_jobs.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
-    from leader_jobs.zones import Stretch
+    from leader_jobs.zones import Stretch, Zone
 
-__all__ = ["EPOCH", "Cron", "Every", "Schedule", "as_utc", "microseconds"]
+__all__ = [
+    "EPOCH",
+    "Cron",
+    "Every",
+    "Schedule",
+    "WallClock",
+    "WallTimes",
+    "as_utc",
+    "microseconds",
+]
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICRO: Final = timedelta(microseconds=1)
@@ -165,50 +174,44 @@ _GIVE_UP: Final = 50
 _OUR_TIME: Final = datetime(2025, 1, 1, tzinfo=UTC)
 
 
-class Cron:
+class WallTimes(Protocol):
+    """A set of wall times, all of them naive datetimes: `leader_jobs.crontab.CronLine` is one."""
+
+    @property
+    def fixed(self) -> bool:
+        """Whether a time that clocks skip is made up for, and one they repeat is due once."""
+        ...
+
+    def first_from(self, wall: datetime) -> datetime | None:
+        """Return the first wall time not before *wall*; None if the next 50 years have none."""
+        ...
+
+    def last_before(self, wall: datetime) -> datetime | None:
+        """Return the last wall time before *wall*; None if the last 50 years have none."""
+        ...
+
+    def count(self, first: datetime, end: datetime, *, cap: int) -> int:
+        """Count the wall times in [first, end); may stop once it reaches *cap*."""
+        ...
+
+
+class WallClock:
     """
-    The instants a crontab line names on the wall clocks of a time zone.
+    The instants at which the wall clocks of a time zone show a set of wall times.
 
     Args:
-        expression: see `leader_jobs.crontab.CronLine`.
-        timezone: see `leader_jobs.zones.Zone`.
+        times: the wall times.
+        zone: whose clocks.
 
-    Raises:
-        ConfigurationError: the line is not one, never fires, the zone is unknown, or cronsim is
-            not installed.
-
-    When clocks change, the rules of Debian's cron hold, for shifts of any length. A line that
-    names its minutes and hours (``30 2 * * *``) is due once: right after the gap if its time was
-    skipped (several skipped times are one instant), and in the first pass if its time is repeated.
-    A line whose minute or hour begins with ``*`` follows the hands: nothing in a gap, both passes
-    of a repeated hour.
-
-    cronsim applies the same rules, but its walk through a change can depend on where it begins:
-    on the day Lord Howe sets its clocks back by half an hour, ``35 * * * *`` asked at 15:00 UTC
-    leaves out the 15:05 UTC that it finds when asked at 15:01. No two nodes begin alike, so only
-    its walk over wall times is used.
+    When clocks change, the rules of Debian's cron hold, for shifts of any length. Fixed times are
+    due once: right after the gap if they were skipped (several skipped times are one instant), and
+    in the first pass if they are repeated. Other times follow the hands: nothing in a gap, both
+    passes of a repeated hour.
     """
 
-    def __init__(self, expression: str, *, timezone: str | tzinfo = "UTC") -> None:
-        # Programs without crontab lines need not pay for importing what reads them.
-        from leader_jobs.crontab import CronLine
-        from leader_jobs.zones import Zone
-
-        self._line: Final = CronLine(expression)
-        self._zone: Final = Zone(timezone)
-        # Two spellings of one rule ("1-5", "MON-FRI") differ here: an edit that changes nothing is
-        # taken for one that does, never the other way round.
-        self.fingerprint: Final = f"cron:{self._line.canonical}:{self._zone.name}"
-        if self.next_after(_OUR_TIME) is None:
-            msg = f"cron is {self.describe()!r}: it never fires; name a time that exists there"
-            raise ConfigurationError(msg)
-
-    def __repr__(self) -> str:
-        return f"<Cron: {self.describe()}>"
-
-    def describe(self) -> str:
-        """Return the rule in words: ``*/5 * * * * (Europe/Paris)``."""
-        return f"{self._line.given} ({self._zone.name})"
+    def __init__(self, times: WallTimes, zone: "Zone") -> None:
+        self._times: Final = times
+        self._zone: Final = zone
 
     def next_after(self, instant: datetime) -> datetime | None:
         """Return the first planned instant strictly after *instant*; None if 50 years have none."""
@@ -220,7 +223,7 @@ class Cron:
                 found = self._first_in(since, since + _WINDOW)
                 if found is not None:
                     return found
-                wall = self._line.first_from(_wall(since + _WINDOW, -_DAY))
+                wall = self._times.first_from(_wall(since + _WINDOW, -_DAY))
                 if wall is None:
                     return None
                 since = max(since + _WINDOW, _instant(wall, _DAY))
@@ -237,7 +240,7 @@ class Cron:
                 found = self._last_in(max(since, until - _WINDOW), until)
                 if found is not None:
                     return found
-                wall = self._line.last_before(_wall(until - _WINDOW, _DAY))
+                wall = self._times.last_before(_wall(until - _WINDOW, _DAY))
                 if wall is None:
                     return None
                 until = min(until - _WINDOW, _instant(wall, -_DAY))
@@ -255,7 +258,7 @@ class Cron:
                 continue
             # A change of the clocks bears on the first instant only; the rest are plain wall times.
             rest = _wall(first, stretch.offset) + _MICRO, _wall(stretch.end, stretch.offset)
-            total += 1 + self._line.count(*rest, cap=cap - total)
+            total += 1 + self._times.count(*rest, cap=cap - total)
             if total >= cap:
                 return cap, False
         return total, True
@@ -268,7 +271,7 @@ class Cron:
     def _last_in(self, since: datetime, until: datetime) -> datetime | None:
         """Return the last planned instant in [since, until)."""
         for stretch in reversed(list(self._zone.stretches(since, until))):
-            wall = self._line.last_before(_wall(stretch.end, stretch.offset))
+            wall = self._times.last_before(_wall(stretch.end, stretch.offset))
             if wall is not None and wall >= self._opening(stretch):
                 instant = max(stretch.begin, _instant(wall, stretch.offset))
                 return instant if instant >= since else None
@@ -279,7 +282,7 @@ class Cron:
         wall = self._opening(stretch)
         if since > stretch.begin:
             wall = max(wall, _wall(since, stretch.offset))
-        found = self._line.first_from(wall)
+        found = self._times.first_from(wall)
         if found is None:
             return None
         instant = max(stretch.begin, _instant(found, stretch.offset))
@@ -289,10 +292,54 @@ class Cron:
         """
         Return the first wall time that counts in *stretch*.
 
-        A line with fixed times goes on from where the clocks stood before the change: it makes up
-        for a gap, and waits until a repetition is over. Any other line goes by what they show now.
+        Fixed times go on from where the clocks stood before the change: they make up for a gap, and
+        wait until a repetition is over. All others go by what the clocks show now.
         """
-        return _wall(stretch.begin, stretch.before if self._line.fixed else stretch.offset)
+        return _wall(stretch.begin, stretch.before if self._times.fixed else stretch.offset)
+
+
+class Cron(WallClock):
+    """
+    The instants a crontab line names on the wall clocks of a time zone.
+
+    Args:
+        expression: see `leader_jobs.crontab.CronLine`.
+        timezone: see `leader_jobs.zones.Zone`.
+
+    Raises:
+        ConfigurationError: the line is not one, never fires, the zone is unknown, or cronsim is
+            not installed.
+
+    Where clocks change, the times of a line that names its minutes and hours (``30 2 * * *``) are
+    fixed; a line whose minute or hour begins with ``*`` follows the hands: see `WallClock`.
+
+    cronsim applies the same rules, but its walk through a change can depend on where it begins:
+    on the day Lord Howe sets its clocks back by half an hour, ``35 * * * *`` asked at 15:00 UTC
+    leaves out the 15:05 UTC that it finds when asked at 15:01. No two nodes begin alike, so only
+    its walk over wall times is used.
+    """
+
+    def __init__(self, expression: str, *, timezone: str | tzinfo = "UTC") -> None:
+        # Programs without crontab lines need not pay for importing what reads them.
+        from leader_jobs.crontab import CronLine
+        from leader_jobs.zones import Zone
+
+        line, zone = CronLine(expression), Zone(timezone)
+        super().__init__(line, zone)
+        self._words: Final = f"{line.given} ({zone.name})"
+        # Two spellings of one rule ("1-5", "MON-FRI") differ here: an edit that changes nothing is
+        # taken for one that does, never the other way round.
+        self.fingerprint: Final = f"cron:{line.canonical}:{zone.name}"
+        if self.next_after(_OUR_TIME) is None:
+            msg = f"cron is {self.describe()!r}: it never fires; name a time that exists there"
+            raise ConfigurationError(msg)
+
+    def __repr__(self) -> str:
+        return f"<Cron: {self.describe()}>"
+
+    def describe(self) -> str:
+        """Return the rule in words: ``*/5 * * * * (Europe/Paris)``."""
+        return self._words
 
 
 def _wall(instant: datetime, offset: timedelta) -> datetime:

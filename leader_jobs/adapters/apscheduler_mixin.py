@@ -1,0 +1,375 @@
+"""
+What turns a scheduler of APScheduler 3.x into one of many, of which the elected one runs its jobs.
+"""
+
+import logging
+import os
+import pickle
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Final
+
+from apscheduler.events import (
+    EVENT_ALL_JOBS_REMOVED,
+    EVENT_JOB_ADDED,
+    EVENT_JOB_MODIFIED,
+    EVENT_JOB_REMOVED,
+    EVENT_JOBSTORE_ADDED,
+    EVENT_JOBSTORE_REMOVED,
+    EVENT_SCHEDULER_PAUSED,
+    EVENT_SCHEDULER_RESUMED,
+    EVENT_SCHEDULER_SHUTDOWN,
+    EVENT_SCHEDULER_STARTED,
+    SchedulerEvent,
+)
+from apscheduler.job import Job as SchedulerJob
+from apscheduler.jobstores.base import BaseJobStore
+from apscheduler.schedulers.base import STATE_STOPPED, BaseScheduler
+from apscheduler.triggers.base import BaseTrigger
+from apscheduler.triggers.date import DateTrigger
+from apscheduler.util import undefined
+
+from leader_jobs.adapters.apscheduler_board import is_shared
+from leader_jobs.adapters.apscheduler_jobs import arguments_of, stable_id
+from leader_jobs.adapters.apscheduler_node import SchedulerNode
+from leader_jobs.adapters.apscheduler_settings import SECTION, options_of, settings_of
+from leader_jobs.adapters.apscheduler_triggers import planned
+from leader_jobs.config import Settings, redact
+from leader_jobs.exceptions import ConfigurationError
+from leader_jobs.jobs import Job, JobRegistry, Restriction, registry
+from leader_jobs.names import check_job
+
+__all__ = ["LeaderMixin"]
+
+_log = logging.getLogger(__name__)
+_JOIN: Final = 5.0
+_CHANGES: Final = (
+    EVENT_JOB_ADDED
+    | EVENT_JOB_MODIFIED
+    | EVENT_JOB_REMOVED
+    | EVENT_ALL_JOBS_REMOVED
+    | EVENT_JOBSTORE_ADDED
+    | EVENT_JOBSTORE_REMOVED
+)
+#: What makes two jobs the same, besides the rule of their triggers.
+_SAME: Final = (
+    "func_ref",
+    "args",
+    "kwargs",
+    "name",
+    "executor",
+    "misfire_grace_time",
+    "coalesce",
+    "max_instances",
+)
+
+
+class LeaderMixin(BaseScheduler):  # type: ignore[misc]  # APScheduler is not typed
+    """
+    Makes a scheduler one of many, of which the elected one runs its jobs.
+
+    To be put before a scheduler class of APScheduler 3.x. Constructor, methods, decorators and
+    listeners are that class's own. There is one more option, the section ``leader_jobs`` of its
+    configuration, whose keys are those of `leader_jobs.config.Settings` (``election``, ``store``, …)
+    and of `leader_jobs.adapters.apscheduler_settings.SchedulerOptions`.
+
+    What is different:
+
+    - A job's ``id`` is its identity in the ledger. One that is not given is made of the function's
+      name, trigger and arguments, or, if those are not the same in every process, refused.
+    - ``misfire_grace_time`` is None unless given, not one second.
+    - Jobs added before `start` to a job store that others share are written there by the leader.
+    - A paused scheduler does not stand in the election.
+    """
+
+    _node: SchedulerNode | None = None
+    _given: Mapping[str, Any] = {}
+    _election: str | None = None
+    _starting = False
+
+    def _configure(self, config: dict[str, Any]) -> None:
+        given = config.pop(SECTION, {})
+        graceful = "misfire_grace_time" not in config.get("job_defaults", {})
+        super()._configure(config)
+        self._adopt(given, None, graceful=graceful)
+
+    def _adopt(self, given: Mapping[str, Any], election: str | None, *, graceful: bool) -> None:
+        self._given = dict(given)
+        self._election = election
+        self._ours: dict[str, Job] = {}
+        self._held_back: list[tuple[SchedulerJob, str, bool]] = []
+        if graceful:
+            self._job_defaults["misfire_grace_time"] = None
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process leads at this very moment."""
+        return self._node is not None and self._node.leads
+
+    # -- life -------------------------------------------------------------------------------------
+
+    def start(self, *args: Any, **kwargs: Any) -> Any:
+        """
+        Start the scheduler, and stand in the election.
+
+        Raises:
+            ConfigurationError: the settings make no sense, the process was forked from one whose
+                scheduler was started, another scheduler of this process stands in the election, or
+                a job can not be kept in the job store that others share.
+        """
+        self._refuse_in_child()
+        if self.state == STATE_STOPPED:
+            if self._node is not None:
+                self._node.join(_JOIN)
+            settings = self._settings()
+            self._check_stores(settings)
+            options = options_of(self._given)
+            self._node = SchedulerNode(
+                self, settings, options, ours=self._ours, begin=self._add_held_back
+            )
+            self._starting = True
+            _log.info("election %r is held in %s", settings.election, redact(settings.store))
+        try:
+            return super().start(*args, **kwargs)
+        finally:
+            if self._starting and self._node is not None:  # it failed on the way
+                self._starting = False
+                self._node.discard()
+
+    def shutdown(self, *args: Any, **kwargs: Any) -> None:
+        """Shut the scheduler down, and resign once what runs has ended, or the grace time is over."""
+        node = self._node
+        if node is not None and node.pid == os.getpid():
+            node.hold()
+        super().shutdown(*args, **kwargs)
+        wait = kwargs.get("wait", args[0] if args else True)
+        if node is not None and wait and self.state == STATE_STOPPED:
+            node.join(_JOIN)
+
+    def wakeup(self) -> None:
+        """Have the scheduler's own thread look for what was claimed; any thread may call it."""
+        if self.state != STATE_STOPPED:
+            with suppress(RuntimeError, AttributeError):  # its event loop is gone just now
+                super().wakeup()
+
+    def _process_jobs(self) -> None:
+        """Run what was claimed; what is due is not looked for here, nor on this thread."""
+        if self._node is not None:
+            self._node.submit()
+
+    def _dispatch_event(self, event: SchedulerEvent) -> None:
+        node = self._node
+        if node is not None and node.pid == os.getpid():
+            event = self._tell(node, event)
+        super()._dispatch_event(event)
+
+    def _tell(self, node: SchedulerNode, event: SchedulerEvent) -> SchedulerEvent:
+        if event.code == EVENT_SCHEDULER_STARTED:
+            self._starting = False
+            node.start()
+        elif event.code in (EVENT_SCHEDULER_PAUSED, EVENT_SCHEDULER_RESUMED):
+            node.turned()
+        elif event.code == EVENT_SCHEDULER_SHUTDOWN:
+            node.close()
+        elif event.code & _CHANGES:
+            alias = getattr(event, "jobstore", None) or event.alias
+            stores = (
+                [self._jobstores[alias]] if alias in self._jobstores else self._jobstores.values()
+            )
+            node.changed(shared=any(map(is_shared, stores)))
+        else:
+            return node.heard(event)
+        return event
+
+    # -- jobs -------------------------------------------------------------------------------------
+
+    def add_job(  # noqa: PLR0917  APScheduler has this signature
+        self,
+        func: Callable[..., Any] | str,
+        trigger: BaseTrigger | str | None = None,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        id: str | None = None,  # noqa: A002  APScheduler's own name for it
+        name: str | None = None,
+        misfire_grace_time: Any = undefined,
+        coalesce: Any = undefined,
+        max_instances: Any = undefined,
+        next_run_time: Any = undefined,
+        jobstore: str = "default",
+        executor: str = "default",
+        replace_existing: bool = False,
+        **trigger_args: Any,
+    ) -> SchedulerJob:
+        """
+        Add a job as APScheduler does; see `LeaderMixin` for what is different.
+
+        Raises:
+            ConfigurationError: it needs an id, or can not have this one; or this process was forked
+                from the one whose scheduler was started.
+        """
+        self._refuse_in_child()
+        made = self._create_trigger(trigger, trigger_args)
+        shared = jobstore in self._jobstores and is_shared(self._jobstores[jobstore])
+        if id is None:
+            id = self._id_for(func, made, args, kwargs, shared=shared)  # noqa: A001
+            replace_existing = replace_existing or (shared and id is not None)
+        else:
+            check_job(id)
+        return super().add_job(
+            func,
+            made,
+            args,
+            kwargs,
+            id,
+            name,
+            misfire_grace_time,
+            coalesce,
+            max_instances,
+            next_run_time,
+            jobstore,
+            executor,
+            replace_existing,
+        )
+
+    def add_leader_jobs(
+        self, jobs: JobRegistry = registry, *, jobstore: str = "default", executor: str = "default"
+    ) -> list[SchedulerJob]:
+        """
+        Add every ``@leader_only`` function that has a schedule and belongs to this election.
+
+        Args:
+            jobs: where they are registered.
+            jobstore: alias of the job store to keep them in.
+            executor: alias of the executor to run them with.
+
+        Returns:
+            The jobs. Their schedules and policies are the decorator's.
+        """
+        mine = jobs.of(self._settings().election)
+        self._ours.update((job.name, job) for job in mine)
+        return [
+            self.add_job(**arguments_of(job), jobstore=jobstore, executor=executor) for job in mine
+        ]
+
+    def modify_job(self, *args: Any, **kwargs: Any) -> SchedulerJob:
+        """Modify a job as APScheduler does."""
+        self._refuse_in_child()
+        return super().modify_job(*args, **kwargs)
+
+    def remove_job(self, *args: Any, **kwargs: Any) -> None:
+        """Remove a job as APScheduler does."""
+        self._refuse_in_child()
+        super().remove_job(*args, **kwargs)
+
+    def _id_for(
+        self,
+        func: Callable[..., Any] | str,
+        trigger: BaseTrigger,
+        args: Sequence[Any] | None,
+        kwargs: Mapping[str, Any] | None,
+        *,
+        shared: bool,
+    ) -> str | None:
+        if shared and self.state != STATE_STOPPED and isinstance(trigger, DateTrigger):
+            return None  # it is added once, by one process, and all read its id from the job store
+        made = stable_id(func, trigger, args, kwargs)
+        if not shared and any(job.id == made for job, _, _ in self._pending_jobs):
+            msg = f"the same job is added twice ({made}); if both are meant, give each an id="
+            raise ConfigurationError(msg)
+        return made
+
+    def _real_add_job(self, job: SchedulerJob, alias: str, replace: bool) -> None:
+        self._check_restriction(job)
+        store = self._lookup_jobstore(alias)
+        if not is_shared(store):
+            super()._real_add_job(job, alias, replace)
+            return
+        _check_serialisable(job, alias)
+        if self._starting:  # nobody may have been elected yet: the leader writes it
+            self._held_back.append((job, alias, replace))
+        elif not (replace and self._is_there(job, alias, store)):
+            super()._real_add_job(job, alias, replace)
+
+    def _add_held_back(self) -> None:
+        """Write what was added before the start, now that this process leads."""
+        with self._jobstores_lock:
+            for job, alias, replace in tuple(self._held_back):
+                try:
+                    self._real_add_job(job, alias, replace)
+                except KeyError:  # APScheduler's ConflictingIdError
+                    _log.info(
+                        "job %s is in job store %r already, and stays as it is", job.id, alias
+                    )
+                self._held_back.remove((job, alias, replace))
+
+    def _is_there(self, job: SchedulerJob, alias: str, store: BaseJobStore) -> bool:
+        """
+        Whether *store* has this very job; if it has another of this id, its next run time is kept.
+
+        A process that adds its jobs anew would put off the run times of all the others.
+        """
+        try:
+            existing = store.lookup_job(job.id)
+        except Exception:  # noqa: BLE001  it can not be read back, so it is to be replaced
+            return False
+        if existing is None or hasattr(job, "next_run_time"):
+            return False
+        if planned(existing.trigger).fingerprint != planned(job.trigger).fingerprint:
+            return False
+        for key, value in self._job_defaults.items():
+            if not hasattr(job, key):
+                job._modify(**{key: value})
+        job.next_run_time = existing.next_run_time
+        job._jobstore_alias = alias
+        return all(_plain(getattr(existing, key)) == _plain(getattr(job, key)) for key in _SAME)
+
+    # -- what is refused --------------------------------------------------------------------------
+
+    def _settings(self) -> Settings:
+        return settings_of(self._given, election=self._election)
+
+    def _check_restriction(self, job: SchedulerJob) -> None:
+        restriction = Restriction.of(job.func)
+        own = self._node.election if self._node is not None else None
+        if restriction is not None and restriction.election not in (None, own):
+            msg = (
+                f"job {job.id} is for leaders of election {restriction.election!r}, and this "
+                f"scheduler stands in {own!r}; add it to a scheduler of that election"
+            )
+            raise ConfigurationError(msg)
+
+    def _check_stores(self, settings: Settings) -> None:
+        for alias, store in self._jobstores.items():
+            if is_shared(store) and settings.store.startswith("memory:"):
+                msg = (
+                    f"job store {alias!r} can be shared by processes, but the ledger at "
+                    f"{settings.store} can not: name a store= that all of them reach"
+                )
+                raise ConfigurationError(msg)
+
+    def _refuse_in_child(self) -> None:
+        if self._node is not None and self._node.pid != os.getpid():
+            msg = (
+                "this scheduler was started before a fork, and this process has a copy of it that "
+                "runs nothing: start it after the fork (gunicorn: in post_fork), once in each process"
+            )
+            raise ConfigurationError(msg)
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _check_serialisable(job: SchedulerJob, alias: str) -> None:
+    try:
+        # Not the whole job yet: what it leaves to the scheduler's defaults is not filled in.
+        pickle.dumps((job.trigger, job.args, job.kwargs))
+        why = None if job.func_ref else f"{job.func!r} can not be imported by a name"
+    except Exception as error:  # noqa: BLE001  pickle raises whatever an argument's class does
+        why = str(error)
+    if why is not None:
+        msg = (
+            f"job {job.id} can not be kept in job store {alias!r}, which others share: {why}; use a "
+            "function at the top of its module and plain arguments, or a MemoryJobStore"
+        )
+        raise ConfigurationError(msg)

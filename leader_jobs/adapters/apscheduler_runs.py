@@ -1,0 +1,328 @@
+"""
+From a claim to the end of its run, through APScheduler's own executors.
+
+A claimed run time is submitted on the scheduler's own thread. Its body asks the store for a start
+when its turn comes, so that what waits in a pool of a leader that was deposed never begins. How it
+ends is heard from the events that executors send.
+"""
+
+import asyncio
+import logging
+import random
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any, Final
+
+from apscheduler.events import (
+    EVENT_JOB_ERROR,
+    EVENT_JOB_EXECUTED,
+    EVENT_JOB_MAX_INSTANCES,
+    EVENT_JOB_MISSED,
+    EVENT_JOB_SUBMITTED,
+    JobExecutionEvent,
+    JobSubmissionEvent,
+    SchedulerEvent,
+)
+from apscheduler.executors.base import BaseExecutor, MaxInstancesReachedError
+from apscheduler.executors.pool import ProcessPoolExecutor
+from apscheduler.job import Job as SchedulerJob
+from apscheduler.schedulers.base import BaseScheduler
+
+from leader_jobs.adapters.apscheduler_board import Entry
+from leader_jobs.adapters.apscheduler_bodies import REFUSED, Bodies, InHand
+from leader_jobs.adapters.apscheduler_triggers import jitter_of
+from leader_jobs.clock import Clock
+from leader_jobs.ledger import Claim, Ledger
+from leader_jobs.occurrences import CatchUp
+from leader_jobs.records import State
+from leader_jobs.runlog import RunLog
+from leader_jobs.schedules import as_utc
+from leader_jobs.term import Term
+
+__all__ = ["Runs"]
+
+_log = logging.getLogger(__name__)
+_LOOK: Final = 0.2
+
+
+class Runs:
+    """
+    What this process has claimed, and not yet brought to an end.
+
+    Args:
+        scheduler: whose executors run it.
+        ledger: knows what is in this process's hands.
+        log: records starts and ends.
+        clock: where instants come from.
+        freed: called with a job when a claim of it is out of hand, and whether looking at the job
+            again is worth while.
+    """
+
+    def __init__(
+        self,
+        scheduler: BaseScheduler,
+        *,
+        ledger: Ledger,
+        log: RunLog,
+        clock: Clock,
+        freed: Callable[[str, bool], None],
+    ) -> None:
+        self._scheduler = scheduler
+        self._ledger = ledger
+        self._log = log
+        self._clock = clock
+        self._freed = freed
+        self._bodies = Bodies(log)
+        self._changed = threading.Condition(threading.RLock())
+        self._items: dict[tuple[str, datetime], InHand] = {}
+        self._queue: list[InHand] = []
+        self._events: list[SchedulerEvent] = []
+
+    def put(self, claims: Iterable[Claim], term: Term, find: Callable[[str], Entry | None]) -> None:
+        """Take *claims* in, to be submitted soon; *find* returns a job's entry on the board."""
+        for claim in claims:
+            entry = find(claim.job)
+            with self._changed:
+                taken = (claim.job, claim.planned_at) in self._items
+            if entry is None or entry.planned is None or taken:
+                self._ledger.let_go(claim)
+                continue
+            jitter = random.Random(claim.occurrence).uniform(0, jitter_of(entry.job.trigger))  # noqa: S311  jitter
+            not_before = claim.planned_at + timedelta(seconds=jitter)
+            item = InHand(claim, term, entry.job, entry.planned, not_before)
+            if self._is_remote(entry.job):
+                item.ready = False
+                told = self._log.start(claim, term)
+                told.add_done_callback(partial(self._started_ahead, item))
+            with self._changed:
+                self._items[item.key] = item
+                self._queue.append(item)
+
+    def say(self, events: Iterable[SchedulerEvent]) -> None:
+        """Have listeners hear of *events*, on the scheduler's own thread."""
+        with self._changed:
+            self._events.extend(events)
+
+    def holds(self, job: str) -> bool:
+        """Whether anything of *job* is in hand."""
+        with self._changed:
+            return any(name == job for name, _ in self._items)
+
+    def next_ready(self) -> datetime | None:
+        """Return the instant until which the next claim in the queue is held back by its jitter."""
+        with self._changed:
+            return min((item.not_before for item in self._queue if item.ready), default=None)
+
+    def submit(self) -> None:
+        """Hand to their executors what is ready; to be called on the scheduler's own thread."""
+        now = self._clock.utcnow()
+        blocked: set[str] = set()
+        with self._changed:
+            queue, self._queue = self._queue, []
+            events, self._events = self._events, []
+        for event in events:
+            self._scheduler._dispatch_event(event)
+        left = []
+        for item in queue:
+            waits = not item.ready or item.not_before > now or item.claim.job in blocked
+            if waits or not self._submit(item):
+                blocked.add(item.claim.job)
+                left.append(item)
+        with self._changed:
+            self._queue = [*left, *self._queue]
+
+    # -- the end of a term, or of the process -----------------------------------------------------
+
+    def drop(self) -> None:
+        """Let go of what was not submitted, and have coroutines cancelled: the term is over."""
+        with self._changed:
+            queue, self._queue = self._queue, []
+            items = tuple(self._items.values())
+        for item in queue:
+            if item.ready and not item.started:
+                self._let_go(item, again=False)
+            elif item.started:
+                self._log.release(item.claim).add_done_callback(
+                    partial(self._over, item, again=False)
+                )
+        for item in items:
+            if item.cancel is not None:
+                item.cancel()
+
+    def close(self) -> None:
+        """Have nothing more begin in this process."""
+        self._bodies.close()
+
+    def wait(self, timeout: float) -> bool:
+        """Wait up to *timeout* seconds until nothing that began is left; whether nothing is."""
+        limit = self._clock.now() + timeout
+        with self._changed:
+            while self._begun() and self._clock.now() < limit:
+                self._changed.wait(_LOOK)
+            return not self._begun()
+
+    def give_up(self) -> None:
+        """Record of what is still running that it was stopped, or have it run elsewhere again."""
+        for item in self._begun():
+            if item.planned.rerun_on_crash:
+                self._log.release(item.claim, again=True)
+            else:
+                self._log.finish(item.claim, State.INTERRUPTED, "the node was stopped")
+            _log.warning("job %s (%s) was stopped before it ended", *item.key)
+
+    def _begun(self) -> list[InHand]:
+        with self._changed:
+            return [item for item in self._items.values() if item.started]
+
+    # -- submitting -------------------------------------------------------------------------------
+
+    def _submit(self, item: InHand) -> bool:
+        """Submit one; False to keep it in the queue."""
+        scheduler, job = self._scheduler, item.job
+        if self._bodies.closed or not item.term.may_start:
+            return item.term.suspended or self._let_go(item, again=False)
+        run_time = self._local(item)
+        try:
+            executor = scheduler._lookup_executor(job.executor)
+            self._listen(executor)
+            executor.submit_job(self._bodies.prepared(item, executor), [run_time])
+        except MaxInstancesReachedError:
+            return self._too_many(item, run_time)
+        except Exception as error:  # noqa: BLE001  any executor's trouble; stock logs it, and goes on
+            self._not_submitted(item, error)
+            return True
+        self._scheduler._dispatch_event(
+            JobSubmissionEvent(EVENT_JOB_SUBMITTED, job.id, job._jobstore_alias, [run_time])
+        )
+        return True
+
+    def _too_many(self, item: InHand, run_time: datetime) -> bool:
+        if item.planned.policy.catch_up is CatchUp.ALL:
+            return False  # each is run; this one when another one has ended
+        job = item.job
+        _log.warning(
+            'Execution of job "%s" skipped: maximum number of running instances reached (%d)',
+            job,
+            job.max_instances,
+        )
+        self._scheduler._dispatch_event(
+            JobSubmissionEvent(EVENT_JOB_MAX_INSTANCES, job.id, job._jobstore_alias, [run_time])
+        )
+        self._skip(item, "max_instances")
+        return True
+
+    def _not_submitted(self, item: InHand, error: Exception) -> None:
+        if isinstance(error, RuntimeError) and "shutdown" in str(error):
+            _log.info("job %s waits for another node: %s", item.job.id, error)
+            self._bodies.close()
+            self._let_go(item, again=False)
+            return
+        _log.error(
+            "job %s could not be submitted to executor %r: %s",
+            item.job.id,
+            item.job.executor,
+            error,
+        )
+        event = self._event(EVENT_JOB_ERROR, item, exception=error)
+        self._scheduler._dispatch_event(event)
+        if item.key in self._items:
+            self._skip(item, f"it could not be submitted: {error}")
+
+    def _local(self, item: InHand) -> datetime:
+        zone = getattr(item.job.trigger, "timezone", None) or self._scheduler.timezone
+        return item.claim.planned_at.astimezone(zone)
+
+    def _event(self, code: int, item: InHand, **more: Any) -> JobExecutionEvent:
+        job = item.job
+        return JobExecutionEvent(code, job.id, job._jobstore_alias, self._local(item), **more)
+
+    # -- bodies in other processes ----------------------------------------------------------------
+
+    def _is_remote(self, job: SchedulerJob) -> bool:
+        return isinstance(self._scheduler._executors.get(job.executor), ProcessPoolExecutor)
+
+    def _started_ahead(self, item: InHand, told: "Future[bool | None]") -> None:
+        if self._bodies.may_begin(item, told.result()):
+            item.ready = True
+            self._scheduler.wakeup()
+            return
+        with self._changed:
+            self._queue = [other for other in self._queue if other is not item]
+        self._let_go(item, again=True)
+
+    def _listen(self, executor: BaseExecutor) -> None:
+        """Hear of it when an executor's processes die: there is no event for that."""
+        original = executor._run_job_error
+        if isinstance(original, partial) or not isinstance(executor, ProcessPoolExecutor):
+            return
+        executor._run_job_error = partial(self._broken, original)
+
+    def _broken(
+        self, original: Callable[..., None], job_id: str, error: BaseException, *rest: Any
+    ) -> None:
+        original(job_id, error, *rest)
+        with self._changed:
+            mine = [i for i in self._items.values() if i.job.id == job_id and i.started]
+        if mine:
+            self._scheduler._dispatch_event(self._event(EVENT_JOB_ERROR, mine[0], exception=error))
+
+    # -- how it ended -----------------------------------------------------------------------------
+
+    def heard(self, event: SchedulerEvent) -> SchedulerEvent:
+        """Take note of how a run ended; return what listeners shall hear of it."""
+        if not isinstance(event, JobExecutionEvent) or not self._items:
+            return event
+        with self._changed:
+            item = self._items.get((event.job_id, as_utc(event.scheduled_run_time)))
+        if item is None:
+            return event
+        if event.code == EVENT_JOB_EXECUTED and event.retval is REFUSED:
+            self._let_go(item, again=True)
+            return self._event(EVENT_JOB_MISSED, item)
+        if event.code == EVENT_JOB_MISSED and not item.started:
+            self._skip(item, "window")
+        elif event.code == EVENT_JOB_EXECUTED:
+            self._finish(item, State.SUCCEEDED, "")
+        elif event.code == EVENT_JOB_ERROR and item.started:
+            self._failed(item, event.exception)
+        return event
+
+    def _failed(self, item: InHand, error: BaseException | None) -> None:
+        if isinstance(error, asyncio.CancelledError) and not item.term.active:
+            if item.planned.rerun_on_crash:
+                told = self._log.release(item.claim, again=True)
+                told.add_done_callback(partial(self._over, item, again=True))
+            else:
+                self._finish(item, State.INTERRUPTED, "cancelled, as the term was over")
+            return
+        self._finish(item, State.FAILED, f"{type(error).__name__}: {error}")
+
+    def _finish(self, item: InHand, state: State, reason: str) -> None:
+        told = self._log.finish(item.claim, state, reason)
+        told.add_done_callback(partial(self._over, item, again=False))
+
+    def _skip(self, item: InHand, reason: str) -> None:
+        told = self._log.skip(item.claim, item.term, reason)
+        told.add_done_callback(partial(self._over, item, again=False))
+
+    def _over(self, item: InHand, told: "Future[bool | None]", *, again: bool) -> None:
+        if told.result() is False and item.started:
+            _log.warning(
+                "job %s (%s) ended, but its run had been closed as dead meanwhile", *item.key
+            )
+        self._let_go(item, again=again)
+
+    def _let_go(self, item: InHand, *, again: bool) -> bool:
+        """Have *item* out of hand; with *again*, its job is worth another look. Always True."""
+        self._ledger.let_go(item.claim)
+        with self._changed:
+            self._items.pop(item.key, None)
+            waiting = any(other.claim.job == item.claim.job for other in self._queue)
+            self._changed.notify_all()
+        self._freed(item.claim.job, again or item.planned.policy.catch_up is CatchUp.ALL)
+        if waiting:
+            self._scheduler.wakeup()
+        return True
