@@ -16,7 +16,7 @@ BENCHMARKS := calls ticks takeover standbys
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: $(VENV)/with-demo ## kill, freeze and stop leaders for 40 s and count what the jobs did (STAY=1: stay up)
@@ -29,6 +29,10 @@ test: $(VENV)/with-test ## run the tests (ARGS="-k sqlite -x": arguments for pyt
 .PHONY: soak
 soak: $(VENV)/with-test ## hurt beats, brokers and stores at random for minutes (SECONDS=300 SEED=1: for how long, and again)
 	SOAK_SECONDS=$(or $(SECONDS),300) $(if $(SEED),SOAK_SEED=$(SEED)) $(BIN)/python -m pytest -s tests/scenarios/test_beat_random.py $(ARGS)
+
+.PHONY: soak-apscheduler
+soak-apscheduler: $(VENV)/with-test ## hurt schedulers and stores at random for minutes (SECONDS=300 SEED=1: likewise)
+	SOAK_SECONDS=$(or $(SECONDS),300) $(if $(SEED),SOAK_SEED=$(SEED)) $(BIN)/python -m pytest -s tests/scenarios/test_apscheduler_fleet.py $(ARGS)
 
 .PHONY: check
 check: $(VENV)/with-dev ## lint, formatting, types, layers, documentation
@@ -55,6 +59,10 @@ bench: $(VENV)/with-test ## measure takeovers, ticks and calls, and print tables
 bench-celery: $(VENV)/with-test $(PEERS)/ready ## compare beats under faults and load; needs redis-server (ARGS="--peer stock --scenario idle")
 	PYTHONPATH=tests BEAT_PYTHON=$(abspath $(PEERS))/bin/python $(BIN)/python -m benchmarks.beat $(ARGS)
 
+.PHONY: bench-apscheduler
+bench-apscheduler: $(VENV)/with-test ## compare elected schedulers with stock ones: bursts, lateness, idleness (ARGS="--scenario idle")
+	PYTHONPATH=tests $(BIN)/python -m benchmarks.apscheduler $(ARGS)
+
 .PHONY: clean
 clean: ## remove the virtual environment and everything built or cached
 	rm -rf $(VENV) build dist docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis
@@ -71,6 +79,12 @@ $(VENV)/with-demo: $(VENV)/ready pyproject.toml
 $(VENV)/with-test: $(VENV)/ready pyproject.toml
 	@echo "installing the dependency group 'test' into $(VENV)"
 	@$(PIP) install --editable ".[django,apscheduler,celery,cron]" --group test
+	@touch $@
+
+# For tests that are skipped otherwise.
+$(VENV)/with-qt $(VENV)/with-uwsgi: $(VENV)/with-%: $(VENV)/ready pyproject.toml
+	@echo "installing the dependency group '$*' into $(VENV)"
+	@$(PIP) install --group $*
 	@touch $@
 
 $(PEERS)/ready: $(VENV)/ready pyproject.toml

@@ -4,5 +4,6 @@ pytest_plugins = [
     "testsupport.broker_fixtures",
     "testsupport.django_beat_site.fixtures",
     "testsupport.etcd_fixtures",
+    "testsupport.postgres_fixtures",
     "testsupport.store_urls",
 ]

@@ -1,8 +1,8 @@
 """
 Processes of real servers: started, killed, frozen and restarted by tests, and gone with them.
 
-A server's binary is looked for in an environment variable, on the system, and in what
-``scripts/fetch-brokers`` left in ``.cache``.
+A server's binary is looked for in an environment variable, on the system, and in what the scripts
+``scripts/fetch-*`` left in ``.cache``.
 """
 
 import os
@@ -11,9 +11,10 @@ import signal
 import subprocess
 import tempfile
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, ClassVar, Final, Self
 
 import pytest
 
@@ -27,7 +28,7 @@ __all__ = ["Server", "environment_of", "find_binary"]
 _CLOCK: Final = SystemClock()
 _START_WITHIN: Final = 40.0
 _STOP_WITHIN: Final = 20.0
-_CACHED: Final = Path(__file__).parents[2] / ".cache" / "brokers"
+_CACHE: Final = Path(__file__).parents[2] / ".cache"
 
 
 def find_binary(variable: str, path: str) -> Path | None:
@@ -36,7 +37,8 @@ def find_binary(variable: str, path: str) -> Path | None:
 
     Args:
         variable: the environment variable that names it.
-        path: where Debian installs it, relative to the root.
+        path: where Debian installs it, relative to the root; a ``*`` in it stands for the version,
+            of which the last in alphabetical order is taken.
 
     Returns:
         None if it is nowhere.
@@ -44,16 +46,21 @@ def find_binary(variable: str, path: str) -> Path | None:
     if variable in os.environ:
         return Path(os.environ[variable])
     on_path = shutil.which(Path(path).name)
-    places = [Path("/", path), *([Path(on_path)] if on_path else []), _CACHED / path]
+    places = [
+        *sorted(Path("/").glob(path), reverse=True),
+        *([Path(on_path)] if on_path else []),
+        *sorted(_CACHE.glob(f"*/{path}"), reverse=True),
+    ]
     return next((place for place in places if place.is_file()), None)
 
 
 def environment_of(binary: Path) -> dict[str, str]:
     """Return this process's environment, with what a binary in ``.cache`` needs besides."""
     environment = dict(os.environ)
-    if binary.is_relative_to(_CACHED):
-        libraries = [str(path) for path in _CACHED.glob("**/lib/*-linux-gnu*")]
-        programs = [str(_CACHED / "usr" / "lib" / "erlang" / "bin"), str(_CACHED / "usr" / "bin")]
+    if binary.is_relative_to(_CACHE):
+        root = _CACHE / binary.relative_to(_CACHE).parts[0]
+        libraries = [str(path) for path in root.glob("**/lib/*-linux-gnu*")]
+        programs = [str(root / "usr" / "lib" / "erlang" / "bin"), str(root / "usr" / "bin")]
         environment["LD_LIBRARY_PATH"] = ":".join(libraries)
         environment["PATH"] = ":".join([*programs, environment["PATH"]])
     return environment
@@ -68,8 +75,11 @@ class Server(ABC):
 
     Attributes:
         port: where it listens on 127.0.0.1, always the same.
-        folder: what it keeps, over restarts too.
+        folder: what it keeps, over restarts too; its processes start there.
     """
+
+    # Arguments of `subprocess.Popen` that say as whom it runs, unless as this process's user.
+    _account: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(self) -> None:
         self.port = free_port()
@@ -82,7 +92,7 @@ class Server(ABC):
         self.folder = Path(self._cleanup.enter_context(tempfile.TemporaryDirectory(prefix=prefix)))
         try:
             self._prepare()
-            self._cleanup.callback(self.kill)
+            self._cleanup.callback(self._finish)
             self.start()
         except BaseException:
             self._cleanup.close()
@@ -103,6 +113,10 @@ class Server(ABC):
     @abstractmethod
     def _answers(self) -> bool:
         """Return whether the server answers in its own protocol."""
+
+    def _finish(self) -> None:
+        """End it with the context, whatever was done to it."""
+        self.kill()
 
     @property
     def process(self) -> subprocess.Popen[bytes]:
@@ -165,12 +179,14 @@ class Server(ABC):
         with (self.folder / "log").open("ab") as log:
             return subprocess.Popen(
                 command,
+                cwd=self.folder,
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
                 preexec_fn=die_with_parent,  # noqa: PLW1509  it does nothing but one system call
+                **self._account,
             )
 
     def _end(self, signum: int) -> None:
