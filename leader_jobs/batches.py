@@ -14,11 +14,11 @@ from typing import Generic, TypeVar
 from leader_jobs.clock import Clock
 from leader_jobs.exceptions import Conflict, Fenced, StoreError
 from leader_jobs.ledger import Ledger, history
-from leader_jobs.records import JobRecord, OccurrenceRecord, job_key
+from leader_jobs.records import HISTORY, JobRecord, OccurrenceRecord, history_key, job_key
 from leader_jobs.stores.base import Limits, Write
 from leader_jobs.term import Term
 
-__all__ = ["Batches", "Change"]
+__all__ = ["Batches", "Change", "Removal"]
 
 _log = logging.getLogger(__name__)
 
@@ -45,6 +45,16 @@ class Change:
             Write(key, self.record.encode(), self.version),
             *history(self.record.job, self.closed),
         ]
+
+
+class Removal(Change):
+    """The removal of all that is kept of one job; its *record* is what was read of it."""
+
+    def writes(self) -> list[Write]:
+        """Return the rows to remove: the job's record, guarded, and its history."""
+        job, many = self.record.job, min(self.record.sequence, HISTORY)
+        history = [Write(history_key(job, sequence), None) for sequence in range(many)]
+        return [Write(job_key(job), None, self.version), *history]
 
 
 C = TypeVar("C", bound=Change)
@@ -90,7 +100,7 @@ class Batches(Generic[C]):
             try:
                 self._write(batch, writes)
             except Conflict as conflict:
-                _log.info("looking again, for %s", conflict)
+                _log.debug("looking again, for %s", conflict)
                 jobs = {c.record.job for c in batch}
                 # If the store can not tell whose record it was, it may be anyone's.
                 moved = {job for job in jobs if job_key(job) in conflict.keys} or jobs

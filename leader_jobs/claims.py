@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
-from leader_jobs.batches import Batches, Change
+from leader_jobs.batches import Batches, Change, Removal
 from leader_jobs.clock import Clock
 from leader_jobs.decisions import Decider, Decision, Recheck
 from leader_jobs.ledger import Claim, Ledger, Versioned
@@ -181,6 +181,30 @@ class Claims:
         ]
         batches = Batches[Change](self._ledger, self._term, clock=self._clock)
         return sum(map(len, batches.commit(changes))) == len(changes)
+
+    def erase(self, names: Iterable[str]) -> set[str]:
+        """
+        Remove all that is kept of jobs that are planned no more, and never will be again.
+
+        Returns:
+            Those of which nothing is left; the others have open occurrences, or changed meanwhile.
+
+        Raises:
+            Fenced: the term does not lead.
+            StoreError: their records could not be read.
+        """
+        erased, removals = set(), []
+        for name, found in self._ledger.load(names).items():
+            if not isinstance(found, Versioned) or found.record is None:
+                erased.add(name)
+            elif not found.record.open:
+                removals.append(Removal(found.record, found.version))
+        for committed in Batches[Removal](self._ledger, self._term, clock=self._clock).commit(
+            removals
+        ):
+            erased.update(removal.record.job for removal in committed)
+        self._ledger.forget(erased)
+        return erased
 
     def _retired(self, record: JobRecord, version: int) -> Change:
         change = Change(replace(record, schedule=""), version)

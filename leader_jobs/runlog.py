@@ -9,13 +9,14 @@ each body.
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
 from leader_jobs.batches import Batches, Change
 from leader_jobs.clock import Clock
-from leader_jobs.exceptions import Fenced, LeaderJobsError, StoreError
+from leader_jobs.exceptions import Fenced, StoreError
 from leader_jobs.ledger import Claim, Edit, Ledger, Versioned
 from leader_jobs.records import JobRecord, OccurrenceRecord, State
 from leader_jobs.term import Term
@@ -25,6 +26,8 @@ __all__ = ["RunLog"]
 _log = logging.getLogger(__name__)
 _RETRY: Final = 0.2
 _INSIST_EVERY: Final = 1.0
+#: So long, in seconds, an end waits for the start that whoever ran it is about to ask for.
+_COMPANY: Final = 0.002
 
 
 @dataclass(eq=False, slots=True)
@@ -36,9 +39,15 @@ class _Entry:
     alone: Callable[[], bool]
     told: "Future[bool | None]" = field(default_factory=Future)
     term: Term | None = None
+    #: Whether it may be recorded already, by a try whose reply was lost.
+    tried: bool = False
+
+    def __post_init__(self) -> None:
+        self.told.set_running_or_notify_cancel()  # what is recorded is told, also if a task is cancelled
 
     def tell(self, *, recorded: bool | None) -> None:
-        self.told.set_result(recorded)
+        with suppress(InvalidStateError):  # whoever asked was cancelled
+            self.told.set_result(recorded)
 
 
 class RunLog:
@@ -57,6 +66,7 @@ class RunLog:
         self._fenced = fenced
         self._changed = threading.Condition()
         self._waiting: list[_Entry] = []
+        self._awaited = False
         self._busy = False
         self._thread: threading.Thread | None = None
         self._closed = threading.Event()
@@ -134,7 +144,7 @@ class RunLog:
             return not (self._waiting or self._busy)
 
     def close(self) -> None:
-        """Record nothing more: what is left is for the next leader to find."""
+        """Record nothing more: what is left is for the next leader to find, and told None."""
         self._closed.set()
         with self._changed:
             self._changed.notify_all()
@@ -143,13 +153,18 @@ class RunLog:
 
     def _put(self, entry: _Entry) -> "Future[bool | None]":
         with self._changed:
-            self._waiting.append(entry)
-            if self._thread is None:
+            closed = self._closed.is_set()
+            if not closed:
+                self._waiting.append(entry)
+            self._awaited = self._awaited or entry.term is not None
+            if not closed and self._thread is None:
                 self._thread = threading.Thread(
                     target=self._run, name="leader-jobs-runlog", daemon=True
                 )
                 self._thread.start()
             self._changed.notify_all()
+        if closed:
+            entry.tell(recorded=None)
         return entry.told
 
     def _run(self) -> None:
@@ -157,7 +172,10 @@ class RunLog:
             with self._changed:
                 while not self._waiting and not self._closed.is_set():
                     self._changed.wait()
+                if not self._awaited:
+                    self._changed.wait_for(lambda: self._awaited, _COMPANY)
                 entries, self._waiting = self._waiting, []
+                self._awaited = False
                 self._busy = True
             left = self._record(entries)
             with self._changed:
@@ -167,6 +185,10 @@ class RunLog:
             if left:
                 ends_only = all(entry.term is None for entry in left)
                 self._clock.wait(self._closed, _INSIST_EVERY if ends_only else _RETRY)
+        with self._changed:
+            entries, self._waiting = self._waiting, []
+        for entry in entries:  # a body may wait for the answer, and an exit for the body
+            entry.tell(recorded=None)
 
     def _record(self, entries: Sequence[_Entry]) -> list[_Entry]:
         """Record what can be; return what is to be tried again."""
@@ -177,7 +199,11 @@ class RunLog:
         except Exception:  # noqa: BLE001  one run's trouble may not keep all others from being recorded
             _log.exception("what was run could not be recorded together; trying one by one")
             left = list(entries)
-        return [entry for entry in left if not self._settle(entry)]
+        behind: dict[Claim, list[_Entry]] = {}
+        for entry in left:  # in order: a start may not come true after its claim was handed back
+            if entry.claim in behind or not self._settle(entry):
+                behind.setdefault(entry.claim, []).append(entry)
+        return [entry for entries in behind.values() for entry in entries]
 
     def _together(self, entries: Sequence[_Entry]) -> Iterator[_Entry]:
         """Record in as few transactions as possible; yield what has to be looked at alone."""
@@ -213,7 +239,9 @@ class RunLog:
                     entry.tell(recorded=True)
         for change in changes:
             if change.record.job not in standing:
-                yield from riders[change.record.job]
+                for entry in riders[change.record.job]:
+                    entry.tried = True
+                    yield entry
 
     def _compose(self, found: Versioned, group: list[_Entry], term: Term) -> Change | None:
         """Return all changes of one job as one; None if any of them is not a plain one."""
@@ -236,17 +264,18 @@ class RunLog:
         if entry.term is not None and entry.term.suspended:
             return False
         try:
-            entry.tell(recorded=entry.alone())
+            recorded = entry.alone()
+            entry.tell(recorded=recorded or (entry.tried and entry.term is None))
         except Fenced:
             if entry.term is not None:
                 self._fenced(entry.term)
             return False  # the term is over by now
         except StoreError as error:
             level = logging.DEBUG if self._complained else logging.WARNING
-            self._complained = True
+            self._complained = entry.tried = True
             _log.log(level, "job %s: its record is behind: %s", entry.claim.job, error)
             return False
-        except LeaderJobsError as error:
+        except Exception as error:  # noqa: BLE001  one record's trouble may not end the thread of all
             _log.error("job %s: what it did can not be recorded: %s", entry.claim.job, error)
             entry.tell(recorded=False)
         self._complained = False

@@ -17,6 +17,7 @@ except ImportError as _error:  # pragma: no cover
     _msg = 'APScheduler is not installed; pip install "leader-jobs[apscheduler]"'
     raise ConfigurationError(_msg) from _error
 
+from leader_jobs.adapters.apscheduler_jobs import named
 from leader_jobs.adapters.apscheduler_mixin import LeaderMixin
 from leader_jobs.adapters.apscheduler_settings import options_of
 
@@ -58,9 +59,11 @@ def elect(scheduler: S, *, election: str | None = None, **given: Any) -> S:
         *scheduler*, changed in place: its class is now one with `LeaderMixin`.
 
     Raises:
-        ConfigurationError: it is no scheduler, or was started.
+        ConfigurationError: it is no scheduler, or was started; a setting makes no sense; or a job
+            it has needs an id. It is then as it was.
 
-    Its default ``misfire_grace_time`` becomes None if it was APScheduler's one second.
+    Its default ``misfire_grace_time`` becomes None if it was APScheduler's one second. Its jobs that
+    were given no id, and so have a random one, get one that is the same in every process.
     """
     inner = (
         scheduler if isinstance(scheduler, BaseScheduler) else getattr(scheduler, "scheduler", None)
@@ -72,7 +75,9 @@ def elect(scheduler: S, *, election: str | None = None, **given: Any) -> S:
         msg = "this scheduler is started already: elect() it before its start()"
         raise ConfigurationError(msg)
     options_of(given)
+    pending = named(inner._pending_jobs)
     inner.__class__ = _leader_class(type(inner))
+    inner._pending_jobs = pending
     graceful = inner._job_defaults["misfire_grace_time"] == 1
     inner._adopt(given, election, graceful=graceful)
     return scheduler

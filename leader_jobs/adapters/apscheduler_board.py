@@ -5,39 +5,40 @@ A job store knows when each job is next due, and users move that (``modify_job``
 ``next_run_time`` of their own). The ledger knows up to where run times are accounted for. A next run
 time that is not what the leader itself would have written was moved by somebody, and counts; any
 other follows the ledger. Only the leader writes.
+
+Of a store that can not be read nothing is started: others may have paused, changed or removed any of
+its jobs. What came due meanwhile is caught up on by each job's policy.
 """
 
 import logging
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import partial
-from typing import Any, Final
+from typing import Final
 
 from apscheduler.job import Job as SchedulerJob
-from apscheduler.jobstores.base import BaseJobStore, JobLookupError
-from apscheduler.jobstores.memory import MemoryJobStore
 from apscheduler.schedulers.base import BaseScheduler
 
 from leader_jobs.adapters.apscheduler_jobs import planned_job
+from leader_jobs.adapters.apscheduler_shelf import Shelf, Writer, shown_of
+from leader_jobs.adapters.apscheduler_stores import unrestorable
 from leader_jobs.clock import Clock
 from leader_jobs.exceptions import ConfigurationError
 from leader_jobs.jobs import Job
 from leader_jobs.planned import PlannedJob
 from leader_jobs.records import JobRecord
-from leader_jobs.schedules import as_utc
 
-__all__ = ["Board", "Entry", "is_shared"]
+__all__ = ["Board", "Entry"]
 
 _log = logging.getLogger(__name__)
 #: So far back, a run time that a process worked out for a job of its own memory still counts: then
 #: it was added just now. What stood by for longer never looked at its jobs' times.
 _FRESH: Final = timedelta(seconds=60)
-
-
-def is_shared(store: BaseJobStore) -> bool:
-    """Whether other processes see what is in *store*."""
-    return not isinstance(store, MemoryJobStore)
+#: So many seconds are written on end; then what has come due meanwhile is seen to first.
+_AT_ONCE: Final = 0.2
+#: What APScheduler makes up where no id is given.
+_MADE_UP: Final = re.compile("[0-9a-f]{32}")
 
 
 @dataclass(slots=True)
@@ -50,12 +51,14 @@ class Entry:
         alias: its store.
         planned: what the ledger has to know of it; None if it is paused, or can not be run.
         shown: the next run time it was last seen with, or given.
+        first: a run time that somebody gave it, whatever its trigger says.
     """
 
     job: SchedulerJob
     alias: str
     planned: PlannedJob | None
     shown: datetime | None
+    first: datetime | None = None
 
 
 class Board:
@@ -64,29 +67,38 @@ class Board:
 
     Args:
         scheduler: whose jobs.
+        writer: says whether we may write, and what is to be written first.
         known: what the ledger knew of them when the term began.
         ours: the jobs made of ``@leader_only`` functions, by id.
         max_burst: how many missed run times of a job are run at most.
         clock: where instants come from.
+
+    Attributes:
+        busy: whether there is more to be written than was written at once.
     """
 
     def __init__(
         self,
         scheduler: BaseScheduler,
         *,
+        writer: Writer,
         known: Mapping[str, JobRecord],
         ours: Mapping[str, Job],
         max_burst: int,
         clock: Clock,
     ) -> None:
         self._scheduler = scheduler
+        self._writer = writer
         self._known = dict(known)
         self._ours = ours
         self._max_burst = max_burst
         self._clock = clock
         self._entries: dict[str, Entry] = {}
-        self._blind: set[str] = set()
+        self._shelves: dict[str, Shelf] = {}
         self._refused: set[str] = set()
+        self._looked = False
+        self._stale = False
+        self.busy = False
 
     def __getitem__(self, name: str) -> Entry | None:
         return self._entries.get(name)
@@ -96,7 +108,7 @@ class Board:
         return [
             entry.planned
             for entry in self._entries.values()
-            if entry.planned is not None and entry.alias not in self._blind
+            if entry.planned is not None and not self._is_blind(entry.alias)
         ]
 
     def names(self) -> set[str]:
@@ -107,22 +119,65 @@ class Board:
         """Return the jobs that are paused."""
         return {name for name, entry in self._entries.items() if entry.shown is None}
 
+    def forgettable(self) -> set[str]:
+        """
+        Return the jobs that nobody will ever add again, once they are gone.
+
+        These are in shared stores, and their ids were made up when they were added. What is in a
+        process's memory, or has an id of its own, other processes may have too, or add once more.
+        """
+        return {
+            name
+            for name, entry in self._entries.items()
+            if _MADE_UP.fullmatch(name) and self._shelves[entry.alias].shared
+        }
+
+    def forgotten(self) -> set[str]:
+        """Return the jobs of which a former leader left a record, and nothing else."""
+        if self.unsettled():
+            return set()
+        return {
+            name
+            for name, record in self._known.items()
+            if _MADE_UP.fullmatch(name) and not record.schedule and name not in self._entries
+        }
+
     def has_shared(self) -> bool:
         """Whether any job store is one that other processes see."""
-        return any(is_shared(store) for _, store in self._stores())
+        return any(shelf.shared for shelf in self._shelves.values())
+
+    def unsettled(self) -> bool:
+        """Whether the stores are worth another look soon: one did not answer, or held other things."""
+        return self._stale or any(shelf.blind for shelf in self._shelves.values())
+
+    def close(self) -> None:
+        """Call the job stores no more."""
+        for shelf in self._shelves.values():
+            shelf.close()
 
     # -- reading ----------------------------------------------------------------------------------
 
     def look(self) -> None:
         """Read every job of every store."""
+        self._stale = False
+        self._find_shelves()
         found: dict[str, Entry] = {}
-        for alias, store in self._stores():
-            jobs = self._read(alias, store.get_all_jobs)
+        for alias, shelf in self._shelves.items():
+            jobs = shelf.all()
             if jobs is None:
                 found |= {n: e for n, e in self._entries.items() if e.alias == alias}
             else:
-                found |= {job.id: self._seen(job, alias) for job in jobs}
+                found |= {job.id: self._seen(job, alias) for job in jobs if job.id is not None}
         self._entries = found
+        self._looked = True
+
+    def _find_shelves(self) -> None:
+        # Not under the lock: somebody may hold it who waits for a database.
+        stores = dict(self._scheduler._jobstores)
+        for alias in self._shelves.keys() - stores.keys():
+            self._shelves.pop(alias).close()
+        for alias in stores.keys() - self._shelves.keys():
+            self._shelves[alias] = Shelf(alias, stores[alias], self._scheduler, self._writer)
 
     def refresh(self, now: datetime, due: Iterable[str]) -> bool:
         """
@@ -131,144 +186,144 @@ class Board:
         Returns:
             Whether anything was not as it had been.
         """
-        names = [n for n in due if n in self._entries]
+        names: dict[str, list[str]] = {}
+        for name in due:
+            if name in self._entries:
+                names.setdefault(self._entries[name].alias, []).append(name)
         changed = False
-        for alias, store in self._stores():
-            mine = [n for n in names if self._entries[n].alias == alias]
-            if not mine or not is_shared(store):
+        for alias, mine in names.items():
+            shelf = self._shelves[alias]
+            if not shelf.shared:
                 continue
-            was_blind = alias in self._blind
-            jobs = self._read(alias, partial(store.get_due_jobs, now))
-            changed = changed or was_blind is not (jobs is None)
+            was_blind = shelf.blind
+            jobs = shelf.due(now)
+            changed = changed or was_blind is not shelf.blind
             if jobs is not None:
-                changed = self._compare(alias, store, mine, jobs) or changed
+                changed = self._compare(shelf, mine, jobs) or changed
         return changed
 
-    def _compare(
-        self, alias: str, store: BaseJobStore, names: Iterable[str], jobs: Iterable[SchedulerJob]
-    ) -> bool:
-        rows = {job.id: job for job in jobs}
+    def _compare(self, shelf: Shelf, names: Iterable[str], jobs: Iterable[SchedulerJob]) -> bool:
+        rows = {job.id: [job] for job in jobs}
         changed = False
         for name in names:
-            row = rows.get(name) or self._read(alias, partial(store.lookup_job, name))
+            row = rows.get(name) or shelf.find(name)
             if row is None:
+                return True
+            if not row:
                 changed = True
-                if alias not in self._blind:
-                    self._entries.pop(name)
+                self._entries.pop(name)
                 continue
             former = self._entries[name]
-            self._entries[name] = self._seen(row, alias)
+            self._entries[name] = self._seen(row[0], shelf.alias)
             changed = changed or former.planned != self._entries[name].planned
         return changed
 
     def _seen(self, job: SchedulerJob, alias: str) -> Entry:
         """Return the entry of a job that was just read."""
-        former = self._entries.get(job.id)
-        shown = None if job.next_run_time is None else as_utc(job.next_run_time)
+        shown = shown_of(job)
         if shown is None:
             return Entry(job, alias, None, None)
         try:
-            planned = self._plan(job, alias, shown, former)
+            planned, first = self._plan(job, alias, shown)
         except ConfigurationError as error:
             if job.id not in self._refused:
                 self._refused.add(job.id)
                 _log.error("job %s of store %r is not run: %s", job.id, alias, error)
             return Entry(job, alias, None, shown)
-        return Entry(job, alias, planned, shown)
+        return Entry(job, alias, planned, shown, first)
 
     def _plan(
-        self, job: SchedulerJob, alias: str, shown: datetime, former: Entry | None
-    ) -> PlannedJob:
-        def plan(first: datetime | None) -> PlannedJob:
-            ours = self._ours.get(job.id)
-            return planned_job(job, first=first, max_burst=self._max_burst, ours=ours)
-
+        self, job: SchedulerJob, alias: str, shown: datetime
+    ) -> tuple[PlannedJob, datetime | None]:
+        """Return what the ledger has to know of *job*, and the run time that was given to it."""
+        if job.func is unrestorable:
+            msg = f"{job.func_ref} can not be imported by this process; it stays for one that can"
+            raise ConfigurationError(msg)
+        former = self._entries.get(job.id)
+        rule = self._planned(job, None)
+        first: datetime | None = shown  # if it was moved, resumed or rescheduled
         if former is None:
-            planned = plan(None)
-            first = self._first(planned, alias, shown)
-            return planned if first is None else plan(first)
-        if former.shown == shown and former.planned is not None:
-            given = getattr(former.planned.schedule, "first", None)
-            again = plan(given)
-            if again.schedule.fingerprint == former.planned.schedule.fingerprint:
-                return again
-        return plan(shown)  # it was moved, resumed or rescheduled
+            first = self._first(rule, shown, shared=self._shelves[alias].shared)
+        elif former.planned is not None and former.shown == shown:
+            first = former.first if _same_rule(rule, former.planned) else shown
+        return self._planned(job, first), first
 
-    def _first(self, job: PlannedJob, alias: str, shown: datetime) -> datetime | None:
+    def _planned(self, job: SchedulerJob, first: datetime | None) -> PlannedJob:
+        ours = self._ours.get(job.id)
+        return planned_job(job, first=first, max_burst=self._max_burst, ours=ours)
+
+    def _first(self, job: PlannedJob, shown: datetime, *, shared: bool) -> datetime | None:
         """Return the run time to begin with for a job that is new in this term; None: go on."""
         record = self._known.get(job.name)
-        shared = is_shared(self._scheduler._lookup_jobstore(alias))
         now = self._clock.utcnow()
+        if record is None and job.schedule.next_after(shown) is None:
+            return shown  # the last there is: if it is too late, its job's grace time says so
         if record is None or not record.schedule:
             return shown if shared or now - shown <= _FRESH else None
         if record.schedule != job.schedule.fingerprint:
-            return shown if shown > now else None
+            # In memory, what was not added just now was put off for as long as we stood by.
+            counts = shared or self._looked or shown > now
+            return shown if counts and shown > record.cursor else None
         if not shared or shown <= record.cursor:
             return None
         return None if shown == job.schedule.next_after(record.cursor) else shown
 
     # -- writing ----------------------------------------------------------------------------------
 
-    def show(self, names: Iterable[str], due: Callable[[str], datetime | None]) -> None:
+    def show(self, names: Iterable[str], due: Callable[[str], datetime | None]) -> set[str]:
         """
         Write the next run times of the jobs *names* into their stores.
 
         Args:
             names: the jobs the ledger has accounted for anew.
             due: returns a job's next run time; None to leave it as it is.
-        """
-        with self._scheduler._jobstores_lock:
-            for name in names:
-                entry = self._entries.get(name)
-                instant = due(name)
-                if entry is not None and instant not in (None, entry.shown):
-                    self._write(entry, instant)
 
-    def remove(self, names: Iterable[str]) -> None:
-        """Remove jobs that nothing more will ever be due of, as APScheduler does."""
+        Returns:
+            The names of those that are to be tried again.
+        """
+        left = set()
+        self.busy = False
+        limit = self._clock.now() + _AT_ONCE
         for name in names:
             entry = self._entries.get(name)
-            if entry is not None and entry.planned is not None:
-                try:
-                    self._scheduler.remove_job(name, entry.alias)
-                except JobLookupError:
-                    pass  # somebody was faster
-                except Exception as error:  # noqa: BLE001  whatever a database raises when it is away
-                    _log.warning("job %s is over, and can not be removed: %s", name, error)
-                    continue
-                self._entries.pop(name, None)
+            instant = due(name)
+            if entry is None or entry.planned is None or instant in (None, entry.shown):
+                continue
+            if self._clock.now() >= limit:
+                self.busy = True
+                left.add(name)
+                continue
+            written = self._shelves[entry.alias].advance(entry.job, entry.shown, instant)
+            if written:
+                entry.shown = instant
+            else:
+                left.add(name)
+                self._stale = self._stale or written is False
+        return left
 
-    def _write(self, entry: Entry, due: datetime) -> None:
-        zone = getattr(entry.job.trigger, "timezone", None) or self._scheduler.timezone
-        try:
-            entry.job._modify(next_run_time=due.astimezone(zone))
-            self._scheduler._lookup_jobstore(entry.alias).update_job(entry.job)
-        except JobLookupError:  # somebody removed it meanwhile
-            self._entries.pop(entry.job.id, None)
-        except Exception as error:  # noqa: BLE001  it is shown there, and counts nowhere
-            _log.warning("job %s: its next run time can not be stored: %s", entry.job.id, error)
-        else:
-            entry.shown = due
+    def remove(self, names: Iterable[str]) -> set[str]:
+        """Remove jobs that nothing more will ever be due of; return those that are gone."""
+        gone = set()
+        limit = self._clock.now() + _AT_ONCE
+        for name in names:
+            entry = self._entries.get(name)
+            if entry is None or entry.planned is None:
+                gone.add(name)
+                continue
+            if self._clock.now() >= limit:
+                self.busy = True
+                break
+            removed = self._shelves[entry.alias].remove(entry.job, entry.shown)
+            if removed:
+                gone.add(name)
+                self._entries.pop(name)
+            self._stale = self._stale or removed is False
+        return gone
 
-    # -- stores -----------------------------------------------------------------------------------
+    def _is_blind(self, alias: str) -> bool:
+        shelf = self._shelves.get(alias)
+        return shelf is None or shelf.blind
 
-    def _stores(self) -> tuple[tuple[str, BaseJobStore], ...]:
-        with self._scheduler._jobstores_lock:
-            return tuple(self._scheduler._jobstores.items())
 
-    def _read(self, alias: str, read: Callable[[], Any]) -> Any:
-        """Return what *read* reads of store *alias*; None if it can not be read, which is said."""
-        try:
-            with self._scheduler._jobstores_lock:
-                found = read()
-        except Exception as error:  # noqa: BLE001  whatever a database raises when it is away
-            if alias not in self._blind:
-                self._blind.add(alias)
-                _log.warning(
-                    "job store %r can not be read; none of its jobs is started: %s", alias, error
-                )
-            return None
-        if alias in self._blind:
-            self._blind.discard(alias)
-            _log.info("job store %r can be read again", alias)
-        return found
+def _same_rule(one: PlannedJob, other: PlannedJob) -> bool:
+    return one.schedule.fingerprint == other.schedule.fingerprint

@@ -6,10 +6,11 @@ that was deposed never begins.
 """
 
 import asyncio
+import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -21,10 +22,12 @@ from apscheduler.job import Job as SchedulerJob
 from apscheduler.util import iscoroutinefunction_partial
 
 from leader_jobs.adapters import apscheduler_child
+from leader_jobs.adapters.apscheduler_executors import awaits, waiting_in
 from leader_jobs.adapters.apscheduler_triggers import jitter_of
 from leader_jobs.jobs import Restriction, admitted
 from leader_jobs.ledger import Claim
 from leader_jobs.planned import PlannedJob
+from leader_jobs.records import State
 from leader_jobs.runlog import RunLog
 from leader_jobs.runs import Lost, Run, running
 from leader_jobs.term import Term
@@ -47,7 +50,11 @@ class InHand:
         planned: what the ledger knows of the job.
         not_before: when to submit it: its planned instant, and its jitter.
         ready: whether it may be submitted; what runs in another process is started before.
-        started: whether its start is recorded as ours.
+        asked: whether it waits for the store's word on its start.
+        started: whether its start is recorded as ours, and it is to begin.
+        outcome: how its body ended, and why; None as long as it has not.
+        back: is told when it was handed back; None if it was not.
+        settled: whether what became of it is on its way into the ledger.
         cancel: asks its coroutine to end, while there is one.
     """
 
@@ -57,7 +64,11 @@ class InHand:
     planned: PlannedJob
     not_before: datetime
     ready: bool = True
+    asked: bool = False
     started: bool = False
+    outcome: tuple[State, str] | None = None
+    back: "Future[bool | None] | None" = None
+    settled: bool = False
     cancel: Callable[[], object] | None = None
 
     @property
@@ -98,27 +109,33 @@ class Bodies:
             copy.misfire_grace_time += int(jitter_of(job.trigger)) + 1
         if isinstance(executor, ProcessPoolExecutor):
             self._send(item, copy)
-        elif iscoroutinefunction_partial(job.func):
+        elif awaits(executor) and iscoroutinefunction_partial(job.func):
             copy.func = self._coroutine(item)
         else:
-            copy.func = self._function(item, _waiting_in(executor))
+            copy.func = self._function(item, waiting_in(type(executor)))
         return copy
 
     def _function(
-        self, item: InHand, wait: Callable[["Future[bool | None]"], bool | None]
+        self, item: InHand, wait: Callable[[Callable[[], bool | None]], bool | None]
     ) -> Callable[..., Any]:
         def body(*args: Any, **kwargs: Any) -> Any:
-            if not self.may_begin(item, wait(self._log.start(item.claim, item.term))):
+            if not self.may_begin(item, wait(self.ask(item).result)):
                 return REFUSED
             with self._run(item):
-                return item.job.func(*args, **kwargs)
+                result = item.job.func(*args, **kwargs)
+                return asyncio.run(result) if inspect.iscoroutine(result) else result
 
         return body
 
     def _coroutine(self, item: InHand) -> Callable[..., Any]:
         async def body(*args: Any, **kwargs: Any) -> Any:
-            told = self._log.start(item.claim, item.term)
-            if not self.may_begin(item, await asyncio.wrap_future(told)):
+            told = self.ask(item)
+            try:
+                ours = await asyncio.wrap_future(told)
+            except asyncio.CancelledError:  # before it began: who leads next begins it
+                self._hand_back(item)
+                return REFUSED
+            if not self.may_begin(item, ours):
                 return REFUSED
             loop, task = asyncio.get_running_loop(), asyncio.current_task()
             if task is not None:
@@ -131,15 +148,28 @@ class Bodies:
 
         return body
 
-    def _run(self, item: InHand) -> AbstractContextManager[object]:
-        """Return the context of a body: what it is a run of, and that it may run."""
+    @contextmanager
+    def _run(self, item: InHand) -> Iterator[None]:
+        """Give a body its context: what it is a run of, and that it may run; note how it ends."""
         run = Run(**self._about(item), planned_at=item.claim.planned_at, lost=Lost(item.term))
         restriction = Restriction.of(item.job.func)
-        stack = ExitStack()
-        stack.enter_context(running(run))
-        if restriction is not None:
-            stack.enter_context(admitted(restriction))
-        return stack
+        may = admitted(restriction) if restriction is not None else nullcontext()
+        try:
+            with running(run), may:
+                yield
+        except BaseException as error:
+            item.outcome = self._how(item, error)
+            raise
+        item.outcome = State.SUCCEEDED, ""
+
+    def _how(self, item: InHand, error: BaseException) -> tuple[State, str]:
+        """Return how a body ended that raised *error*, and why."""
+        if isinstance(error, asyncio.CancelledError):
+            if not item.term.active:
+                return State.INTERRUPTED, "cancelled, as the term was over"
+            if self._closed:
+                return State.INTERRUPTED, "cancelled, as the node was stopped"
+        return State.FAILED, f"{type(error).__name__}: {error}"
 
     def _about(self, item: InHand) -> dict[str, Any]:
         claim = item.claim
@@ -151,15 +181,27 @@ class Bodies:
             "attempt": claim.attempt,
         }
 
+    def ask(self, item: InHand) -> "Future[bool | None]":
+        """Ask the store for the start of *item*; what `may_begin` is to be called with."""
+        if self._closed or not item.term.active:
+            told = Future[bool | None]()
+            told.set_result(False)
+            return told
+        item.asked = True
+        return self._log.start(item.claim, item.term)
+
     def may_begin(self, item: InHand, ours: bool | None) -> bool:
         """Take the store's answer; whether the body may begin."""
-        if ours and item.term.active and not self._closed:
-            item.started = True
-            return True
-        if ours is not False:
-            # Perhaps recorded as started, certainly not started: whoever leads shall start it.
-            self._log.release(item.claim)
-        return False
+        item.started = bool(ours) and item.term.active and not self._closed
+        if not item.started and ours is not False:
+            self._hand_back(item)
+        item.asked = False
+        return item.started
+
+    def _hand_back(self, item: InHand) -> None:
+        """Have *item*, perhaps recorded as started, certainly not started, be started by who leads."""
+        item.back = self._log.release(item.claim)
+        item.asked = False
 
     def _send(self, item: InHand, copy: SchedulerJob) -> None:
         """Make of *copy* a job that can be sent to another process."""
@@ -170,13 +212,3 @@ class Bodies:
         }
         copy.func, copy.func_ref = apscheduler_child.run, apscheduler_child.REFERENCE
         copy.args = (state["func"], about, *state["args"])
-
-
-def _waiting_in(executor: BaseExecutor) -> Callable[["Future[bool | None]"], bool | None]:
-    """Return how a body of *executor* waits for an answer."""
-    if type(executor).__module__ == "apscheduler.executors.gevent":
-        from gevent import get_hub, monkey
-
-        if not monkey.is_module_patched("threading"):  # a greenlet would hold up all the others
-            return lambda told: get_hub().threadpool.apply(told.result)
-    return Future.result

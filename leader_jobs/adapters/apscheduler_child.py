@@ -5,6 +5,8 @@ Such a process holds no term and hears of none. Its start was recorded before th
 and as long as its parent lives, so does the run; that the parent has lost its term it can not know.
 """
 
+import asyncio
+import inspect
 import os
 import threading
 from datetime import datetime
@@ -60,4 +62,5 @@ def run(reference: str, about: dict[str, Any], *args: Any, **kwargs: Any) -> Any
     lost = Orphaned(about.pop("parent"))
     planned_at = datetime.fromisoformat(about.pop("planned_at"))
     with running(Run(planned_at=planned_at, lost=lost, **about)):
-        return ref_to_obj(reference)(*args, **kwargs)
+        result = ref_to_obj(reference)(*args, **kwargs)
+        return asyncio.run(result) if inspect.iscoroutine(result) else result

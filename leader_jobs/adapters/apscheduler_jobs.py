@@ -12,8 +12,10 @@ APScheduler's jobs as the ledger sees them: their names, and what their options 
 """
 
 import hashlib
+import inspect
 import json
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -29,10 +31,12 @@ from leader_jobs.names import check_job
 from leader_jobs.occurrences import CatchUp, Policy
 from leader_jobs.planned import PlannedJob
 
-__all__ = ["arguments_of", "planned_job", "stable_id"]
+__all__ = ["arguments_of", "named", "planned_job", "stable_id"]
 
 _MICRO: Final = timedelta(microseconds=1)
 _LONGEST: Final = 100
+#: What APScheduler calls a job that was given no id.
+_RANDOM: Final = re.compile("[0-9a-f]{32}")
 _ALL_NEED_ONE: Final = "every process has to know the job by the same id"
 
 
@@ -93,9 +97,13 @@ def stable_id(
     Raises:
         ConfigurationError: it can not be the same everywhere; the message says why.
     """
+    has_name = isinstance(func, str) or hasattr(func, "__qualname__")
     reference = func if isinstance(func, str) else _reference(func)
-    if reference is None:
+    if reference is None or not has_name:
         msg = f"add_job({func!r}) needs id=: {_ALL_NEED_ONE}, and this function can not be imported by a name"
+        raise ConfigurationError(msg)
+    if inspect.ismethod(func) and not inspect.isclass(func.__self__):
+        msg = f"add_job({reference}) needs id=: {_ALL_NEED_ONE}, and this is a method of one object of many"
         raise ConfigurationError(msg)
     if isinstance(trigger, DateTrigger) and trigger.run_date.microsecond:
         msg = (
@@ -111,6 +119,33 @@ def stable_id(
     text = json.dumps([reference, planned(trigger).fingerprint, given])
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     return check_job(f"{reference[-_LONGEST:].lstrip('.:')} ({digest})")
+
+
+def named(
+    pending: Iterable[tuple[SchedulerJob, str, bool]],
+) -> list[tuple[SchedulerJob, str, bool]]:
+    """
+    Return the jobs that wait for a scheduler's start, with ids that are the same in every process.
+
+    Args:
+        pending: jobs, the aliases of their stores, and whether they replace what is there.
+
+    Raises:
+        ConfigurationError: one needs an id; none is changed then.
+    """
+    pending = tuple(pending)
+    made = {
+        job.id: stable_id(job.func, job.trigger, job.args, job.kwargs)
+        for job, _, _ in pending
+        if _RANDOM.fullmatch(job.id)
+    }
+    if len(set(made.values())) < len(made):
+        msg = "the same job is added twice without an id; if both are meant, give each an id="
+        raise ConfigurationError(msg)
+    result = [(job, alias, replace or job.id in made) for job, alias, replace in pending]
+    for job, _, _ in pending:
+        job.id = made.get(job.id, job.id)
+    return result
 
 
 def _policy(job: SchedulerJob, max_burst: int) -> Policy:

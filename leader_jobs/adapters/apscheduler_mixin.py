@@ -6,7 +6,8 @@ import logging
 import os
 import pickle
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from functools import partial
+from threading import TIMEOUT_MAX
 from typing import Any, Final
 
 from apscheduler.events import (
@@ -23,16 +24,23 @@ from apscheduler.events import (
     SchedulerEvent,
 )
 from apscheduler.job import Job as SchedulerJob
-from apscheduler.jobstores.base import BaseJobStore
+from apscheduler.jobstores.base import BaseJobStore, JobLookupError
 from apscheduler.schedulers.base import STATE_STOPPED, BaseScheduler
+from apscheduler.schedulers.blocking import BlockingScheduler
 from apscheduler.triggers.base import BaseTrigger
 from apscheduler.triggers.date import DateTrigger
 from apscheduler.util import undefined
 
-from leader_jobs.adapters.apscheduler_board import is_shared
+from leader_jobs.adapters.apscheduler_executors import renew, waiting_in
 from leader_jobs.adapters.apscheduler_jobs import arguments_of, stable_id
 from leader_jobs.adapters.apscheduler_node import SchedulerNode
-from leader_jobs.adapters.apscheduler_settings import SECTION, options_of, settings_of
+from leader_jobs.adapters.apscheduler_settings import (
+    SECTION,
+    check_section,
+    options_of,
+    settings_of,
+)
+from leader_jobs.adapters.apscheduler_stores import host_of, is_shared, keep_unrestorable
 from leader_jobs.adapters.apscheduler_triggers import planned
 from leader_jobs.config import Settings, redact
 from leader_jobs.exceptions import ConfigurationError
@@ -89,15 +97,18 @@ class LeaderMixin(BaseScheduler):  # type: ignore[misc]  # APScheduler is not ty
 
     def _configure(self, config: dict[str, Any]) -> None:
         given = config.pop(SECTION, {})
+        check_section(given, config)
         graceful = "misfire_grace_time" not in config.get("job_defaults", {})
         super()._configure(config)
         self._adopt(given, None, graceful=graceful)
 
     def _adopt(self, given: Mapping[str, Any], election: str | None, *, graceful: bool) -> None:
-        self._given = dict(given)
-        self._election = election
-        self._ours: dict[str, Job] = {}
-        self._held_back: list[tuple[SchedulerJob, str, bool]] = []
+        options_of(given)
+        # Who configures an elected scheduler further, as Flask-APScheduler does, need not know of it.
+        self._given = {**self._given, **given}
+        self._election = election or self._election
+        self._ours: dict[str, Job] = getattr(self, "_ours", {})
+        self._held_back: list[tuple[SchedulerJob, str, bool]] = getattr(self, "_held_back", [])
         if graceful:
             self._job_defaults["misfire_grace_time"] = None
 
@@ -119,8 +130,6 @@ class LeaderMixin(BaseScheduler):  # type: ignore[misc]  # APScheduler is not ty
         """
         self._refuse_in_child()
         if self.state == STATE_STOPPED:
-            if self._node is not None:
-                self._node.join(_JOIN)
             settings = self._settings()
             self._check_stores(settings)
             options = options_of(self._given)
@@ -128,7 +137,9 @@ class LeaderMixin(BaseScheduler):  # type: ignore[misc]  # APScheduler is not ty
                 self, settings, options, ours=self._ours, begin=self._add_held_back
             )
             self._starting = True
-            _log.info("election %r is held in %s", settings.election, redact(settings.store))
+            for executor in self._executors.values():
+                renew(executor)
+            _log.info("standing in election %r at %s", settings.election, redact(settings.store))
         try:
             return super().start(*args, **kwargs)
         finally:
@@ -140,22 +151,48 @@ class LeaderMixin(BaseScheduler):  # type: ignore[misc]  # APScheduler is not ty
         """Shut the scheduler down, and resign once what runs has ended, or the grace time is over."""
         node = self._node
         if node is not None and node.pid == os.getpid():
-            node.hold()
-        super().shutdown(*args, **kwargs)
+            node.close()  # before its executors wait for what runs: we lead until that has ended
+        try:
+            super().shutdown(*args, **kwargs)
+        except RuntimeError:  # called in a job: its pool can not wait for itself
+            super().wakeup()
+            raise
         wait = kwargs.get("wait", args[0] if args else True)
         if node is not None and wait and self.state == STATE_STOPPED:
-            node.join(_JOIN)
+            waiting_in(type(self))(partial(node.join, _JOIN))
+
+    def join(self, timeout: float | None = None) -> bool:
+        """
+        Wait, after `shutdown`, until what ran has ended and this process has resigned.
+
+        `shutdown` itself waits where the scheduler has a thread. One that runs on an event loop needs
+        that loop to shut down: ``await asyncio.to_thread(scheduler.join)``.
+
+        Args:
+            timeout: seconds to wait; None for the grace time, and what it takes to resign.
+
+        Returns:
+            Whether it has resigned.
+        """
+        return self._node is None or self._node.join(timeout)
 
     def wakeup(self) -> None:
         """Have the scheduler's own thread look for what was claimed; any thread may call it."""
         if self.state != STATE_STOPPED:
-            with suppress(RuntimeError, AttributeError):  # its event loop is gone just now
+            try:
                 super().wakeup()
+            except AttributeError:  # it has let go of its event loop just now
+                return
+            except RuntimeError:  # its event loop is closed, and nothing will ever run here again
+                if self._node is not None:
+                    self._node.close()
 
-    def _process_jobs(self) -> None:
+    def _process_jobs(self) -> float | None:
         """Run what was claimed; what is due is not looked for here, nor on this thread."""
         if self._node is not None:
             self._node.submit()
+        # To gevent, a wait without a timer is a deadlock, if nothing else goes on in the process.
+        return TIMEOUT_MAX if isinstance(self, BlockingScheduler) else None
 
     def _dispatch_event(self, event: SchedulerEvent) -> None:
         node = self._node
@@ -172,6 +209,8 @@ class LeaderMixin(BaseScheduler):  # type: ignore[misc]  # APScheduler is not ty
         elif event.code == EVENT_SCHEDULER_SHUTDOWN:
             node.close()
         elif event.code & _CHANGES:
+            if event.code == EVENT_JOBSTORE_ADDED:
+                keep_unrestorable(self._jobstores[event.alias])
             alias = getattr(event, "jobstore", None) or event.alias
             stores = (
                 [self._jobstores[alias]] if alias in self._jobstores else self._jobstores.values()
@@ -215,6 +254,7 @@ class LeaderMixin(BaseScheduler):  # type: ignore[misc]  # APScheduler is not ty
             replace_existing = replace_existing or (shared and id is not None)
         else:
             check_job(id)
+            planned(made)  # it may have no times that can be planned
         return super().add_job(
             func,
             made,
@@ -256,10 +296,36 @@ class LeaderMixin(BaseScheduler):  # type: ignore[misc]  # APScheduler is not ty
         self._refuse_in_child()
         return super().modify_job(*args, **kwargs)
 
-    def remove_job(self, *args: Any, **kwargs: Any) -> None:
+    def remove_job(self, job_id: str, jobstore: str | None = None) -> None:
         """Remove a job as APScheduler does."""
         self._refuse_in_child()
-        super().remove_job(*args, **kwargs)
+        held = [h for h in self._held_back if h[0].id == job_id and jobstore in (None, h[1])]
+        for one in held:
+            self._held_back.remove(one)
+        try:
+            super().remove_job(job_id, jobstore)
+        except JobLookupError:
+            if not held:
+                raise
+
+    def get_jobs(
+        self, jobstore: str | None = None, pending: bool | None = None
+    ) -> list[SchedulerJob]:
+        """Return the jobs as APScheduler does, with those that the leader is to write first."""
+        jobs: list[SchedulerJob] = super().get_jobs(jobstore, pending)
+        known = {job.id for job in jobs}
+        held = [job for job, alias, _ in self._held_back if jobstore in (None, alias)]
+        return jobs + [job for job in held if job.id not in known]
+
+    def _lookup_job(self, job_id: str, alias: str | None) -> tuple[SchedulerJob, str | None]:
+        try:
+            found: tuple[SchedulerJob, str | None] = super()._lookup_job(job_id, alias)
+        except JobLookupError:
+            for job, held_for, _ in self._held_back:
+                if job.id == job_id and alias in (None, held_for):
+                    return job, None
+            raise
+        return found
 
     def _id_for(
         self,
@@ -281,6 +347,7 @@ class LeaderMixin(BaseScheduler):  # type: ignore[misc]  # APScheduler is not ty
     def _real_add_job(self, job: SchedulerJob, alias: str, replace: bool) -> None:
         self._check_restriction(job)
         store = self._lookup_jobstore(alias)
+        replace = replace or (self._node is not None and self._node.is_spent(job.id))
         if not is_shared(store):
             super()._real_add_job(job, alias, replace)
             return
@@ -290,17 +357,17 @@ class LeaderMixin(BaseScheduler):  # type: ignore[misc]  # APScheduler is not ty
         elif not (replace and self._is_there(job, alias, store)):
             super()._real_add_job(job, alias, replace)
 
-    def _add_held_back(self) -> None:
-        """Write what was added before the start, now that this process leads."""
-        with self._jobstores_lock:
-            for job, alias, replace in tuple(self._held_back):
-                try:
-                    self._real_add_job(job, alias, replace)
-                except KeyError:  # APScheduler's ConflictingIdError
-                    _log.info(
-                        "job %s is in job store %r already, and stays as it is", job.id, alias
-                    )
-                self._held_back.remove((job, alias, replace))
+    def _add_held_back(self, alias: str) -> None:
+        """Write to store *alias* what was added before the start, now that this process leads."""
+        for held in [held for held in self._held_back if held[1] == alias]:
+            if not self.leads:
+                return
+            job, _, replace = held
+            try:
+                self._real_add_job(job, alias, replace)
+            except KeyError:  # APScheduler's ConflictingIdError
+                _log.info("job %s is in job store %r already, and stays as it is", job.id, alias)
+            self._held_back.remove(held)
 
     def _is_there(self, job: SchedulerJob, alias: str, store: BaseJobStore) -> bool:
         """
@@ -346,12 +413,23 @@ class LeaderMixin(BaseScheduler):  # type: ignore[misc]  # APScheduler is not ty
                     f"{settings.store} can not: name a store= that all of them reach"
                 )
                 raise ConfigurationError(msg)
+            host = host_of(store) if settings.store.startswith("sqlite:") else None
+            if host is not None:
+                _log.warning(
+                    "job store %r is on %s, where other hosts may share it, but the election is held "
+                    "in a file of this host (%s): if schedulers run on several hosts, each of these "
+                    "elects one; name a store= that all of them reach, such as etcd://",
+                    alias,
+                    host,
+                    redact(settings.store),
+                )
+            keep_unrestorable(store)
 
     def _refuse_in_child(self) -> None:
         if self._node is not None and self._node.pid != os.getpid():
             msg = (
                 "this scheduler was started before a fork, and this process has a copy of it that "
-                "runs nothing: start it after the fork (gunicorn: in post_fork), once in each process"
+                "runs nothing: start it after the fork (gunicorn: post_worker_init), once in each process"
             )
             raise ConfigurationError(msg)
 

@@ -14,6 +14,7 @@ from apscheduler.events import SchedulerEvent
 from apscheduler.schedulers.base import STATE_RUNNING, BaseScheduler
 
 from leader_jobs.adapters.apscheduler_nudges import Nudges
+from leader_jobs.adapters.apscheduler_onlooker import Onlooker
 from leader_jobs.adapters.apscheduler_runs import Runs
 from leader_jobs.adapters.apscheduler_settings import SchedulerOptions
 from leader_jobs.adapters.apscheduler_ticking import SchedulerTerm
@@ -33,8 +34,11 @@ __all__ = ["SchedulerNode"]
 
 _log = logging.getLogger(__name__)
 _RETRY: Final = 0.5
+_LOOK: Final = 0.2
 _RECORD_WITHIN: Final = 3.0
 _EXIT_WITHIN: Final = 5.0
+#: A leader that can run nothing for so long, in seconds, lets another one try.
+_HAND_OVER: Final = 10.0
 #: The nodes that stand in this process, by store and election.
 _nodes: Final[dict[tuple[str, str, str], "SchedulerNode"]] = {}
 
@@ -48,7 +52,7 @@ class SchedulerNode:
         settings: where the election is held, and how.
         options: what else there is to know.
         ours: the jobs made of ``@leader_only`` functions, by id.
-        begin: called when a term begins, before anything is looked at.
+        begin: called, in a term, with the alias of a job store before it is read.
 
     Raises:
         ConfigurationError: another scheduler of this process stands in that election.
@@ -61,7 +65,7 @@ class SchedulerNode:
         options: SchedulerOptions,
         *,
         ours: Mapping[str, Job],
-        begin: Callable[[], None],
+        begin: Callable[[str], None],
     ) -> None:
         self.pid: Final = os.getpid()
         self._scheduler = scheduler
@@ -93,17 +97,21 @@ class SchedulerNode:
         )
         self._term: SchedulerTerm | None = None
         self._nudge_due = False
+        self._touched = False
         self._troubled = False
+        self._good_at = self._clock.now()
+        self._onlooker = Onlooker(scheduler, self._ledger, node=settings.node, clock=self._clock)
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._exiting = threading.Event()
         self._thread = threading.Thread(target=self._run, name="leader-jobs-scheduler", daemon=True)
         self._place = (settings.store, settings.namespace, settings.election)
         other = _nodes.get(self._place)
-        if other is not None and other.pid == self.pid:
+        if other is not None and other.pid == self.pid and not other.stopping:
             msg = (
-                f"another scheduler of this process stands in election {settings.election!r}: each "
-                "needs an election of its own, for only the elected one of them runs its jobs"
+                f"another scheduler of this process stands in election {settings.election!r}, and only "
+                "one of them would run its jobs: shut it down first, or give this one an election of "
+                "its own, leader_jobs={'election': …}"
             )
             raise ConfigurationError(msg)
         _nodes[self._place] = self
@@ -116,9 +124,19 @@ class SchedulerNode:
         return self._candidate.term is not None
 
     @property
+    def stopping(self) -> bool:
+        """Whether it is on its way out."""
+        return self._stopping.is_set()
+
+    @property
     def election(self) -> str:
         """The election's name."""
         return self._settings.election
+
+    def is_spent(self, job: str) -> bool:
+        """Whether *job* has nothing left but a run that began, so that its id may be used again."""
+        term = self._term
+        return term is not None and term.has_ended(job) and not self._runs.waits(job)
 
     def start(self) -> None:
         """Stand in the election from now on, as long as the scheduler is not paused."""
@@ -127,6 +145,8 @@ class SchedulerNode:
     def submit(self) -> None:
         """Hand what was claimed to the executors; on the scheduler's own thread."""
         self._runs.submit()
+        if self._runs.closed and not self._stopping.is_set():
+            self.close()  # the interpreter exits, and its pools are closed already
 
     def heard(self, event: SchedulerEvent) -> SchedulerEvent:
         """Take note of *event*; return what listeners shall hear instead."""
@@ -134,11 +154,13 @@ class SchedulerNode:
 
     def changed(self, *, shared: bool) -> None:
         """Take note that a job was added, changed or removed, perhaps in a store others see."""
+        self._touched = True
         term = self._term
         if term is not None:
             term.look_soon()
-        elif shared:
-            self._nudge_due = True
+        else:
+            self._nudge_due = self._nudge_due or shared
+            self._onlooker.look_soon()
             self._candidate.release()
         self._wake.set()
 
@@ -146,10 +168,6 @@ class SchedulerNode:
         """Take note that the scheduler was paused or resumed."""
         self._candidate.release()
         self._wake.set()
-
-    def hold(self) -> None:
-        """Have no more bodies begin."""
-        self._runs.close()
 
     def discard(self) -> None:
         """Undo the making of a node that is not started."""
@@ -162,11 +180,14 @@ class SchedulerNode:
         self._stopping.set()
         self.turned()
 
-    def join(self, timeout: float) -> None:
-        """Wait up to *timeout* seconds for the node to be gone."""
+    def join(self, timeout: float | None) -> bool:
+        """Wait up to *timeout* seconds for the node to be gone, or as long as that should take."""
+        if timeout is None:
+            timeout = self._settings.grace + _EXIT_WITHIN
         if self.pid == os.getpid() and self._thread is not threading.current_thread():
             with suppress(RuntimeError):  # it was never started
                 self._thread.join(timeout)
+        return not self._thread.is_alive()
 
     # -- the thread -------------------------------------------------------------------------------
 
@@ -178,10 +199,13 @@ class SchedulerNode:
                     continue
                 self._candidate.start()
                 self._exit_after_us()
-                term = self._candidate.wait_for_term()
+                term = self._candidate.wait_for_term(self._onlooker.look_in())
                 self._nudge()
                 if term is not None and not self._stopping.is_set():
                     self._lead(term)
+                    self._onlooker.look_soon()
+                elif term is None:
+                    self._onlooker.look()
             self._drain()
         except Exception:  # noqa: BLE001  a standby takes over, and the log says why
             _log.exception("the thread of the scheduler's election died; another node shall lead")
@@ -198,6 +222,7 @@ class SchedulerNode:
         while not self._runs.wait(_RETRY) and not self._stopping.is_set():
             if self._scheduler.state == STATE_RUNNING:
                 return
+        self._log.flush(_RECORD_WITHIN)
         self._candidate.stop()
         self._wake.clear()
         if self._scheduler.state != STATE_RUNNING and not self._stopping.is_set():
@@ -209,6 +234,8 @@ class SchedulerNode:
         atexit.register(self._exit)
 
     def _exit(self) -> None:
+        if self.pid != os.getpid():  # the locks of a copy may be held by threads that are not there
+            return
         self._exiting.set()
         self.close()
         self.join(_EXIT_WITHIN)
@@ -225,28 +252,81 @@ class SchedulerNode:
 
     def _drain(self) -> None:
         """Bring to an end what runs: for the grace time as the leader, after that as a standby."""
-        if not self._runs.wait(self._settings.grace):
+        # At the interpreter's exit all threads of pools have ended: what is left never will.
+        if not self._let_finish(self._settings.grace, self._exiting.is_set):
             self._candidate.resign()
-            while not self._exiting.is_set() and not self._runs.wait(_RETRY):
-                pass
+            self._let_finish(float("inf"), self._step_aside)
         self._log.flush(_RECORD_WITHIN)
         self._runs.give_up()
         self._log.flush(_RECORD_WITHIN)
 
+    def _step_aside(self) -> bool:
+        """Not lead while others could; whether what runs is to be waited for no more."""
+        if self.leads and self._has_heir():  # nobody else was there when we were elected
+            self._candidate.resign()
+        return self._exiting.is_set()
+
+    def _let_finish(self, within: float, is_vain: Callable[[], bool]) -> bool:
+        """Wait up to *within* seconds, or until it *is_vain*, for the end of what runs; whether it came."""
+        limit = self._clock.now() + within
+        while not self._runs.wait(_LOOK):
+            if is_vain() or self._clock.now() >= limit:
+                return False
+        return True
+
     # -- one term ---------------------------------------------------------------------------------
 
     def _lead(self, term: Term) -> None:
-        try:
-            while self._may_lead(term):
-                self._wake.clear()
-                pause = self._turn(term)
-                if self._may_lead(term):
-                    self._clock.wait(self._wake, min(pause, term.remaining))
-        finally:
-            self._term = None
-            self._runs.drop()
+        self._good_at = self._clock.now()
+        while self._lead_on(term):
+            # It was paused: it stays the leader while what runs comes to its end, for the grace time.
+            self._let_finish(self._settings.grace, lambda: self._lead_no_more(term))
+            if not self._may_lead(term):
+                break
         if term.active and not self._stopping.is_set():
             self._candidate.resign()
+
+    def _lead_no_more(self, term: Term) -> bool:
+        """Whether there is nothing to wait for: the term is over, or the scheduler was resumed."""
+        return not term.active or self._stopping.is_set() or self._may_lead(term)
+
+    def _lead_on(self, term: Term) -> bool:
+        """Lead until the term is over, or the scheduler is paused; False if it is better given up."""
+        hopeless = False
+        try:
+            while self._may_lead(term) and not hopeless:
+                self._wake.clear()
+                pause = self._turn(term)
+                hopeless = self._is_hopeless(term)
+                if self._may_lead(term) and not hopeless:
+                    self._clock.wait(self._wake, min(pause, term.remaining))
+        finally:
+            former, self._term = self._term, None
+            if former is not None:
+                former.close()
+            self._runs.drop()
+        return not hopeless
+
+    def _is_hopeless(self, term: Term) -> bool:
+        """Whether this process could not run anything for long, and another one waits to try."""
+        now = self._clock.now()
+        good_at = min(self._good_at, self._runs.ignored_since() or now)
+        if now - good_at < max(term.ttl, _HAND_OVER) or not self._has_heir():
+            return False
+        _log.error(
+            "this process leads election %r, and could run nothing for %.0f s (does its scheduler's "
+            "thread, or event loop, hang?): another one shall try",
+            self.election,
+            now - good_at,
+        )
+        return True
+
+    def _has_heir(self) -> bool:
+        deadline = self._clock.now() + _RETRY
+        try:
+            return len(self._store.candidates(self.election, deadline=deadline)) > 1
+        except StoreError:
+            return False
 
     def _may_lead(self, term: Term) -> bool:
         running = self._scheduler.state == STATE_RUNNING
@@ -256,7 +336,10 @@ class SchedulerNode:
         """Do what is due; return the seconds until there is more to do."""
         try:
             if self._term is None:
+                self._touched = False
                 self._term = self._begin_term(term)
+                if self._touched:  # perhaps after it was looked at
+                    self._term.look_soon()
             pause = self._term.tick()
         except Fenced:
             self._candidate.lose(term)
@@ -265,14 +348,16 @@ class SchedulerNode:
             self._troubled = True
             _log.log(level, "nothing is started until the ledger is back: %s", error)
         except Exception:  # noqa: BLE001  a job store that can not be read now may be readable soon
-            _log.exception("nothing is started for the moment")
+            level = logging.DEBUG if self._troubled else logging.ERROR
+            self._troubled = True
+            _log.log(level, "nothing is started for the moment", exc_info=True)
         else:
             self._troubled = False
+            self._good_at = self._clock.now()
             return pause
         return _RETRY
 
     def _begin_term(self, term: Term) -> SchedulerTerm:
-        self._begin()
         return SchedulerTerm(
             term,
             scheduler=self._scheduler,
@@ -283,12 +368,16 @@ class SchedulerNode:
             clock=self._clock,
             look_every=self._options.look_every,
             max_burst=self._options.max_burst,
+            begin=self._begin,
         )
 
     def _freed(self, job: str, again: bool) -> None:
         term = self._term
-        if term is not None and again:
+        if term is None:
+            return
+        if again:
             term.look_again(job)
+        if again or term.has_ended(job):  # then it is to be removed
             self._wake.set()
 
     def _on_event(self, event: Event) -> None:

@@ -13,7 +13,7 @@ __all__ = ["Nudges"]
 
 _KEY: Final = "nudges/apscheduler"
 _WITHIN: Final = 2.0
-_EVERY: Final = 0.45
+_EVERY: Final = 0.5
 
 
 class Nudges:
@@ -43,7 +43,7 @@ class Nudges:
         )
 
     def came(self) -> bool:
-        """Whether one came since the last call; looks twice a second at most."""
+        """Whether one came since the last call that looked; the first one counts from now on."""
         now = self._clock.now()
         if now < self._look_at:
             return False
@@ -53,3 +53,7 @@ class Nudges:
         came = self._seen is not None and version != self._seen
         self._seen = version
         return came
+
+    def look_in(self) -> float:
+        """Return the seconds until it is worth while to ask again; half a second at most."""
+        return max(0.0, self._look_at - self._clock.now())

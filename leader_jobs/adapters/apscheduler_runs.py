@@ -6,7 +6,6 @@ when its turn comes, so that what waits in a pool of a leader that was deposed n
 ends is heard from the events that executors send.
 """
 
-import asyncio
 import logging
 import random
 import threading
@@ -80,6 +79,7 @@ class Runs:
         self._items: dict[tuple[str, datetime], InHand] = {}
         self._queue: list[InHand] = []
         self._events: list[SchedulerEvent] = []
+        self._rung_at: float | None = None
 
     def put(self, claims: Iterable[Claim], term: Term, find: Callable[[str], Entry | None]) -> None:
         """Take *claims* in, to be submitted soon; *find* returns a job's entry on the board."""
@@ -95,11 +95,13 @@ class Runs:
             item = InHand(claim, term, entry.job, entry.planned, not_before)
             if self._is_remote(entry.job):
                 item.ready = False
-                told = self._log.start(claim, term)
-                told.add_done_callback(partial(self._started_ahead, item))
             with self._changed:
                 self._items[item.key] = item
                 self._queue.append(item)
+                self._rung_at = self._rung_at or self._clock.now()
+            if not item.ready:
+                told = self._bodies.ask(item)
+                told.add_done_callback(partial(self._started_ahead, item))
 
     def say(self, events: Iterable[SchedulerEvent]) -> None:
         """Have listeners hear of *events*, on the scheduler's own thread."""
@@ -110,6 +112,16 @@ class Runs:
         """Whether anything of *job* is in hand."""
         with self._changed:
             return any(name == job for name, _ in self._items)
+
+    def waits(self, job: str) -> bool:
+        """Whether anything of *job* is in hand that has not begun."""
+        with self._changed:
+            return any(n == job and not item.started for (n, _), item in self._items.items())
+
+    def ignored_since(self) -> float | None:
+        """Return since which moment the scheduler's own thread takes nothing; None if it does."""
+        with self._changed:
+            return self._rung_at
 
     def next_ready(self) -> datetime | None:
         """Return the instant until which the next claim in the queue is held back by its jitter."""
@@ -123,6 +135,7 @@ class Runs:
         with self._changed:
             queue, self._queue = self._queue, []
             events, self._events = self._events, []
+            self._rung_at = None
         for event in events:
             self._scheduler._dispatch_event(event)
         left = []
@@ -137,24 +150,25 @@ class Runs:
     # -- the end of a term, or of the process -----------------------------------------------------
 
     def drop(self) -> None:
-        """Let go of what was not submitted, and have coroutines cancelled: the term is over."""
+        """Let go of what was not submitted; if the term is over, have coroutines cancelled."""
         with self._changed:
             queue, self._queue = self._queue, []
             items = tuple(self._items.values())
         for item in queue:
-            if item.ready and not item.started:
-                self._let_go(item, again=False)
-            elif item.started:
-                self._log.release(item.claim).add_done_callback(
-                    partial(self._over, item, again=False)
-                )
+            if item.ready or item.started:
+                self._pass_on(item)
         for item in items:
-            if item.cancel is not None:
+            if item.cancel is not None and not item.term.active:
                 item.cancel()
 
     def close(self) -> None:
         """Have nothing more begin in this process."""
         self._bodies.close()
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing more begins in this process."""
+        return self._bodies.closed
 
     def wait(self, timeout: float) -> bool:
         """Wait up to *timeout* seconds until nothing that began is left; whether nothing is."""
@@ -166,16 +180,19 @@ class Runs:
 
     def give_up(self) -> None:
         """Record of what is still running that it was stopped, or have it run elsewhere again."""
-        for item in self._begun():
-            if item.planned.rerun_on_crash:
-                self._log.release(item.claim, again=True)
-            else:
-                self._log.finish(item.claim, State.INTERRUPTED, "the node was stopped")
-            _log.warning("job %s (%s) was stopped before it ended", *item.key)
-
-    def _begun(self) -> list[InHand]:
         with self._changed:
-            return [item for item in self._items.values() if item.started]
+            items = [item for item in self._items.values() if item.started]
+        for item in items:
+            if item.outcome is not None:  # an event loop that was closed sends no more events
+                self._finish(item, *item.outcome)
+            else:
+                _log.warning("job %s (%s) was stopped before it ended", *item.key)
+                self._finish(item, State.INTERRUPTED, "the node was stopped")
+
+    def _begun(self) -> bool:
+        with self._changed:
+            items = self._items.values()
+            return any(i.asked or (i.started and i.outcome is None) for i in items)
 
     # -- submitting -------------------------------------------------------------------------------
 
@@ -183,7 +200,7 @@ class Runs:
         """Submit one; False to keep it in the queue."""
         scheduler, job = self._scheduler, item.job
         if self._bodies.closed or not item.term.may_start:
-            return item.term.suspended or self._let_go(item, again=False)
+            return item.term.suspended or self._pass_on(item)
         run_time = self._local(item)
         try:
             executor = scheduler._lookup_executor(job.executor)
@@ -197,6 +214,14 @@ class Runs:
         self._scheduler._dispatch_event(
             JobSubmissionEvent(EVENT_JOB_SUBMITTED, job.id, job._jobstore_alias, [run_time])
         )
+        return True
+
+    def _pass_on(self, item: InHand) -> bool:
+        """Leave to who leads next what is not submitted. Always True."""
+        if not item.started:
+            return self._let_go(item, again=True)
+        told = self._log.release(item.claim)
+        told.add_done_callback(partial(self._over, item, again=True))
         return True
 
     def _too_many(self, item: InHand, run_time: datetime) -> bool:
@@ -218,7 +243,7 @@ class Runs:
         if isinstance(error, RuntimeError) and "shutdown" in str(error):
             _log.info("job %s waits for another node: %s", item.job.id, error)
             self._bodies.close()
-            self._let_go(item, again=False)
+            self._pass_on(item)
             return
         _log.error(
             "job %s could not be submitted to executor %r: %s",
@@ -226,10 +251,12 @@ class Runs:
             item.job.executor,
             error,
         )
-        event = self._event(EVENT_JOB_ERROR, item, exception=error)
-        self._scheduler._dispatch_event(event)
-        if item.key in self._items:
-            self._skip(item, f"it could not be submitted: {error}")
+        reason = f"it could not be submitted: {error}"
+        if item.started:
+            self._finish(item, State.FAILED, reason)
+        else:
+            self._skip(item, reason)
+        self._scheduler._dispatch_event(self._event(EVENT_JOB_ERROR, item, exception=error))
 
     def _local(self, item: InHand) -> datetime:
         zone = getattr(item.job.trigger, "timezone", None) or self._scheduler.timezone
@@ -251,7 +278,7 @@ class Runs:
             return
         with self._changed:
             self._queue = [other for other in self._queue if other is not item]
-        self._let_go(item, again=True)
+        self._refused(item)
 
     def _listen(self, executor: BaseExecutor) -> None:
         """Hear of it when an executor's processes die: there is no event for that."""
@@ -265,7 +292,11 @@ class Runs:
     ) -> None:
         original(job_id, error, *rest)
         with self._changed:
-            mine = [i for i in self._items.values() if i.job.id == job_id and i.started]
+            mine = [
+                item
+                for item in self._items.values()
+                if item.job.id == job_id and item.started and not item.settled
+            ]
         if mine:
             self._scheduler._dispatch_event(self._event(EVENT_JOB_ERROR, mine[0], exception=error))
 
@@ -277,39 +308,49 @@ class Runs:
             return event
         with self._changed:
             item = self._items.get((event.job_id, as_utc(event.scheduled_run_time)))
-        if item is None:
+        if item is None or item.settled:
             return event
-        if event.code == EVENT_JOB_EXECUTED and event.retval is REFUSED:
-            self._let_go(item, again=True)
-            return self._event(EVENT_JOB_MISSED, item)
-        if event.code == EVENT_JOB_MISSED and not item.started:
+        if event.code == EVENT_JOB_MISSED and item.started:  # in another process, before its body
+            self._finish(item, State.SKIPPED, "window")
+        elif event.code == EVENT_JOB_MISSED:
             self._skip(item, "window")
-        elif event.code == EVENT_JOB_EXECUTED:
-            self._finish(item, State.SUCCEEDED, "")
+        elif event.code == EVENT_JOB_EXECUTED and event.retval is not REFUSED:
+            self._finish(item, *(item.outcome or (State.SUCCEEDED, "")))
         elif event.code == EVENT_JOB_ERROR and item.started:
-            self._failed(item, event.exception)
+            error = event.exception
+            self._finish(
+                item, *(item.outcome or (State.FAILED, f"{type(error).__name__}: {error}"))
+            )
+        else:  # it was not to begin
+            self._refused(item)
+            return self._event(EVENT_JOB_MISSED, item)
         return event
 
-    def _failed(self, item: InHand, error: BaseException | None) -> None:
-        if isinstance(error, asyncio.CancelledError) and not item.term.active:
-            if item.planned.rerun_on_crash:
-                told = self._log.release(item.claim, again=True)
-                told.add_done_callback(partial(self._over, item, again=True))
-            else:
-                self._finish(item, State.INTERRUPTED, "cancelled, as the term was over")
-            return
-        self._finish(item, State.FAILED, f"{type(error).__name__}: {error}")
+    def _refused(self, item: InHand) -> None:
+        """Let go of what did not begin, once it is handed back."""
+        item.settled = True
+        if item.back is None:
+            self._let_go(item, again=True)
+        else:
+            item.back.add_done_callback(partial(self._over, item, again=True))
 
     def _finish(self, item: InHand, state: State, reason: str) -> None:
-        told = self._log.finish(item.claim, state, reason)
-        told.add_done_callback(partial(self._over, item, again=False))
+        again = state is State.INTERRUPTED and item.planned.rerun_on_crash
+        item.settled = True
+        if again:
+            told = self._log.release(item.claim, again=True)
+        else:
+            told = self._log.finish(item.claim, state, reason)
+        told.add_done_callback(partial(self._over, item, again=again))
 
     def _skip(self, item: InHand, reason: str) -> None:
+        item.settled = True
         told = self._log.skip(item.claim, item.term, reason)
         told.add_done_callback(partial(self._over, item, again=False))
 
     def _over(self, item: InHand, told: "Future[bool | None]", *, again: bool) -> None:
         if told.result() is False and item.started:
+            again = True  # what somebody made of it meanwhile may be ours to run
             _log.warning(
                 "job %s (%s) ended, but its run had been closed as dead meanwhile", *item.key
             )

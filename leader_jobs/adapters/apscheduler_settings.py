@@ -17,7 +17,14 @@ from leader_jobs.config import Settings, application
 from leader_jobs.exceptions import ConfigurationError
 from leader_jobs.names import nearest
 
-__all__ = ["SECTION", "SchedulerOptions", "embedded_store", "options_of", "settings_of"]
+__all__ = [
+    "SECTION",
+    "SchedulerOptions",
+    "check_section",
+    "embedded_store",
+    "options_of",
+    "settings_of",
+]
 
 #: The section of APScheduler's configuration, and the keyword of a scheduler's constructor.
 SECTION: Final = "leader_jobs"
@@ -82,12 +89,37 @@ def options_of(given: Mapping[str, Any]) -> SchedulerOptions:
     return SchedulerOptions(**own)
 
 
+def check_section(given: object, around: Mapping[str, Any]) -> None:
+    """
+    Refuse a section that is none, and settings that are beside it, where they would mean nothing.
+
+    Args:
+        given: what is in the section's place.
+        around: the configuration it was found in.
+
+    Raises:
+        ConfigurationError: naming the key and the way out.
+    """
+    if not isinstance(given, Mapping):
+        msg = f"{SECTION} is {given!r}; write {SECTION}={{'election': …}}"
+        raise ConfigurationError(msg)
+    for key in around:
+        if key in _SETTINGS:
+            msg = f"{key!r} is no option of APScheduler's; write {SECTION}={{{key!r}: …}}"
+            raise ConfigurationError(msg)
+
+
 def embedded_store() -> str:
     """Return the URL of the store where none is named: a file in the working directory."""
     return f"sqlite:///{quote(str(Path.cwd() / _FILE))}"
 
 
-def _known(given: Mapping[str, Any]) -> dict[str, Any]:
+def _known(given: Any) -> dict[str, Any]:
+    if not isinstance(given, Mapping):
+        msg = (
+            f"{SECTION} is {given!r}; it must be a mapping, such as {{'store': 'sqlite:////path'}}"
+        )
+        raise ConfigurationError(msg)
     known = [*_SETTINGS, *(f.name for f in fields(SchedulerOptions))]
     for key in given:
         if key not in known:

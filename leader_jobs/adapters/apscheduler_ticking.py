@@ -3,7 +3,7 @@ One term of a scheduler: what is due is claimed, handed to the executors, and sh
 """
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -18,14 +18,16 @@ from apscheduler.events import (
 from apscheduler.schedulers.base import BaseScheduler
 
 from leader_jobs.adapters.apscheduler_board import Board, Entry
+from leader_jobs.adapters.apscheduler_django import Executions
 from leader_jobs.adapters.apscheduler_nudges import Nudges
 from leader_jobs.adapters.apscheduler_runs import Runs
+from leader_jobs.adapters.apscheduler_shelf import Writer
 from leader_jobs.candidate import Candidate
 from leader_jobs.claims import Claims, Tick
 from leader_jobs.clock import Clock
 from leader_jobs.exceptions import LeaderJobsError
 from leader_jobs.jobs import Job
-from leader_jobs.ledger import Ledger
+from leader_jobs.ledger import Ledger, Versioned
 from leader_jobs.occurrences import Reason
 from leader_jobs.records import OccurrenceRecord, State
 from leader_jobs.term import Term
@@ -36,7 +38,8 @@ __all__ = ["SchedulerTerm"]
 _log = logging.getLogger(__name__)
 _AT_MOST: Final = 1.0
 _SOON: Final = 0.2
-_NUDGED_WITHIN: Final = 0.5
+#: Seconds between looks at job stores of which one does not answer, or changes under our hands.
+_AGAIN: Final = 1.0
 
 
 class SchedulerTerm:
@@ -53,6 +56,7 @@ class SchedulerTerm:
         clock: where moments and instants come from.
         look_every: seconds between looks at shared job stores.
         max_burst: how many missed run times of a job are run at most.
+        begin: writes what was held back for a job store, given by its alias, until somebody led.
 
     Raises:
         StoreError: the ledger can not be read.
@@ -70,6 +74,7 @@ class SchedulerTerm:
         clock: Clock,
         look_every: float,
         max_burst: int,
+        begin: Callable[[str], None],
     ) -> None:
         self._term = term
         self._scheduler = scheduler
@@ -77,19 +82,35 @@ class SchedulerTerm:
         self._clock = clock
         self._look_every = look_every
         self._wall = WallClock(candidate, clock)
+        self._ledger = ledger
         self._nudges = Nudges(ledger, clock=clock)
+        self._nudges.came()
         self._board = Board(
-            scheduler, known=ledger.jobs(), ours=ours, max_burst=max_burst, clock=clock
+            scheduler,
+            writer=Writer(
+                may_write=lambda: term.may_start,
+                begin=begin,
+                settle=Executions(ledger, clock=clock).settle,
+            ),
+            known=ledger.jobs(),
+            ours=ours,
+            max_burst=max_burst,
+            clock=clock,
         )
         self._board.look()
-        self._shared = self._board.has_shared()
-        self._look_at = clock.now() + look_every
+        self._looked_at = clock.now()
         self._asked = False
         self._claims = Claims(ledger, term, self._board.planned(), clock=clock)
         self._names = self._board.names()
         self._retired = self._board.paused()
         self._finished: set[str] = set()
         self._unshown = set(self._names)
+        self._forgettable = self._board.forgettable()
+        self._forgotten = self._board.forgotten()
+
+    def close(self) -> None:
+        """Leave the job stores alone: the term is over."""
+        self._board.close()
 
     def look_soon(self) -> None:
         """Have the next tick read the job stores again; any thread may ask."""
@@ -98,6 +119,10 @@ class SchedulerTerm:
     def look_again(self, job: str) -> None:
         """Have the next tick ask the ledger about *job*, whether or not it is due; any thread may."""
         self._claims.look_again(job)
+
+    def has_ended(self, job: str) -> bool:
+        """Whether nothing more will ever be due of *job*; any thread may ask."""
+        return job in self._finished
 
     def tick(self) -> float:
         """
@@ -130,11 +155,12 @@ class SchedulerTerm:
     def _look(self) -> None:
         """Read the job stores if they may have changed, and go by what is there."""
         asked, self._asked = self._asked, False
-        if self._shared:
-            asked = self._nudges.came() or asked or self._clock.now() >= self._look_at
+        if self._board.has_shared():
+            pause = _AGAIN if self._board.unsettled() else self._look_every
+            asked = self._nudges.came() or asked or self._clock.now() >= self._looked_at + pause
         if asked:
-            self._look_at = self._clock.now() + self._look_every
             self._board.look()
+            self._looked_at = self._clock.now()
             self._plan()
         if self._retired and self._claims.retire(self._retired):
             self._retired.clear()
@@ -146,19 +172,44 @@ class SchedulerTerm:
         self._retired = (self._retired | gone | self._board.paused()) - self._finished
         self._retired -= {job.name for job in self._board.planned()}
         self._claims.plan(self._board.planned())
-        self._unshown |= self._names - former
+        self._unshown |= self._names
+        self._forgotten |= self._forgettable & gone
+        self._forgettable = self._board.forgettable()
 
     def _show(self, tick: Tick) -> None:
         """Have the job stores say when each job is next due, and forget those that are over."""
         self._unshown |= {claim.job for claim in tick.claims} | {name for name, _ in tick.passed}
-        self._board.show(self._unshown, self._claims.next_of)
-        self._unshown.clear()
+        self._unshown = self._board.show(self._unshown, self._claims.next_of)
         self._finished |= self._claims.finished()
         # Not before its last run has ended: the next leader has to know what it was.
-        over = {name for name in self._finished if not self._runs.holds(name)}
+        self._finished = {name for name in self._finished if not self._goes_on(name)}
+        over = {name for name in self._finished if self._is_over(name)}
         if over:
-            self._board.remove(over)
-            self._names -= over
+            # A successor shall see that it is over for good, should we not come to forget it.
+            unmarked = over & self._forgettable
+            if unmarked and not self._claims.retire(unmarked):
+                over -= unmarked
+            gone = self._board.remove(over)
+            self._finished -= gone
+            self._names -= gone
+            self._claims.plan(self._board.planned())
+            self._forgotten |= self._forgettable & gone
+        if self._forgotten:  # a million one-shot jobs shall leave nothing behind
+            self._forgotten -= self._claims.erase(self._forgotten)
+
+    def _goes_on(self, name: str) -> bool:
+        """Whether a job that was over was given another time."""
+        entry, found = self._board[name], self._ledger.load((name,))[name]
+        if entry is None or entry.planned is None or not isinstance(found, Versioned):
+            return False
+        record = found.record
+        return record is None or entry.planned.schedule.next_after(record.cursor) is not None
+
+    def _is_over(self, name: str) -> bool:
+        """Whether nothing of a job is open, here or elsewhere, of which nothing more will be due."""
+        found = self._ledger.load((name,))[name]
+        record = found.record if isinstance(found, Versioned) else None
+        return (record is None or not record.open) and not self._runs.holds(name)
 
     # -- what listeners hear ----------------------------------------------------------------------
 
@@ -181,9 +232,11 @@ class SchedulerTerm:
     def _until_next(self, *, unsettled: bool) -> float:
         if unsettled:
             return _SOON
+        if self._board.busy:
+            return 0.0
         now = self._clock.utcnow()
         # Not later than in a second: the wall clock may be stepped while we wait.
-        at_most = _NUDGED_WITHIN if self._shared else _AT_MOST
+        at_most = self._nudges.look_in() if self._board.has_shared() else _AT_MOST
         instants = [
             i for i in (self._claims.next_instant(), self._held_until(now)) if i is not None
         ]
@@ -207,7 +260,9 @@ def _event(found: Entry, entry: OccurrenceRecord) -> Iterator[SchedulerEvent]:
     """Yield what listeners hear of an occurrence that was closed without a run."""
     job, alias = found.job, found.alias
     if entry.reason == Reason.OVERLAP:
-        _log.warning('Execution of job "%s" skipped: a run of it is still alive', job)
+        _log.warning(
+            'Execution of job "%s" skipped: a run of it is still alive, or about to begin', job
+        )
         yield JobSubmissionEvent(EVENT_JOB_MAX_INSTANCES, job.id, alias, [entry.planned_at])
     elif entry.state is State.SKIPPED:
         _log.warning('Run time of job "%s" was missed (%s)', job, entry.reason)
