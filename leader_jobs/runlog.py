@@ -26,7 +26,8 @@ __all__ = ["RunLog"]
 _log = logging.getLogger(__name__)
 _RETRY: Final = 0.2
 _INSIST_EVERY: Final = 1.0
-#: So long, in seconds, an end waits for the start that whoever ran it is about to ask for.
+#: So long, in seconds, is waited for as many starts as came together the last time: a thread whose
+#: body has ended is about to ask for the next one.
 _COMPANY: Final = 0.002
 
 
@@ -66,7 +67,8 @@ class RunLog:
         self._fenced = fenced
         self._changed = threading.Condition()
         self._waiting: list[_Entry] = []
-        self._awaited = False
+        self._starts = 0
+        self._crowd = 1
         self._busy = False
         self._thread: threading.Thread | None = None
         self._closed = threading.Event()
@@ -156,7 +158,7 @@ class RunLog:
             closed = self._closed.is_set()
             if not closed:
                 self._waiting.append(entry)
-            self._awaited = self._awaited or entry.term is not None
+            self._starts += entry.term is not None
             if not closed and self._thread is None:
                 self._thread = threading.Thread(
                     target=self._run, name="leader-jobs-runlog", daemon=True
@@ -172,10 +174,9 @@ class RunLog:
             with self._changed:
                 while not self._waiting and not self._closed.is_set():
                     self._changed.wait()
-                if not self._awaited:
-                    self._changed.wait_for(lambda: self._awaited, _COMPANY)
+                self._changed.wait_for(lambda: self._starts >= self._crowd, _COMPANY)
                 entries, self._waiting = self._waiting, []
-                self._awaited = False
+                self._crowd, self._starts = max(1, self._starts), 0
                 self._busy = True
             left = self._record(entries)
             with self._changed:

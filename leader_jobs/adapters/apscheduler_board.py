@@ -35,6 +35,7 @@ _log = logging.getLogger(__name__)
 #: So far back, a run time that a process worked out for a job of its own memory still counts: then
 #: it was added just now. What stood by for longer never looked at its jobs' times.
 _FRESH: Final = timedelta(seconds=60)
+_JUST_NOW: Final = timedelta(seconds=5)
 #: So many seconds are written on end; then what has come due meanwhile is seen to first.
 _AT_ONCE: Final = 0.2
 #: What APScheduler makes up where no id is given.
@@ -261,8 +262,8 @@ class Board:
         if record is None or not record.schedule:
             return shown if shared or now - shown <= _FRESH else None
         if record.schedule != job.schedule.fingerprint:
-            # In memory, what was not added just now was put off for as long as we stood by.
-            counts = shared or self._looked or shown > now
+            # In memory, a former leader may have run its own copy of what was not added just now.
+            counts = shared or self._looked or now - shown <= _JUST_NOW
             return shown if counts and shown > record.cursor else None
         if not shared or shown <= record.cursor:
             return None
@@ -281,44 +282,49 @@ class Board:
         Returns:
             The names of those that are to be tried again.
         """
-        left = set()
         self.busy = False
+        left = set()
         limit = self._clock.now() + _AT_ONCE
+        failed: set[str] = set()
         for name in names:
-            entry = self._entries.get(name)
-            instant = due(name)
+            entry, instant = self._entries.get(name), due(name)
             if entry is None or entry.planned is None or instant in (None, entry.shown):
                 continue
-            if self._clock.now() >= limit:
-                self.busy = True
+            if self._is_off(entry, limit, failed):
                 left.add(name)
-                continue
-            written = self._shelves[entry.alias].advance(entry.job, entry.shown, instant)
-            if written:
+            elif self._shelves[entry.alias].advance(entry.job, entry.shown, instant):
                 entry.shown = instant
             else:
                 left.add(name)
-                self._stale = self._stale or written is False
+                failed.add(entry.alias)
+        self._stale = self._stale or bool(failed)
         return left
 
     def remove(self, names: Iterable[str]) -> set[str]:
         """Remove jobs that nothing more will ever be due of; return those that are gone."""
         gone = set()
         limit = self._clock.now() + _AT_ONCE
+        failed: set[str] = set()
         for name in names:
             entry = self._entries.get(name)
             if entry is None or entry.planned is None:
                 gone.add(name)
+            elif self._is_off(entry, limit, failed):
                 continue
-            if self._clock.now() >= limit:
-                self.busy = True
-                break
-            removed = self._shelves[entry.alias].remove(entry.job, entry.shown)
-            if removed:
+            elif self._shelves[entry.alias].remove(entry.job, entry.shown):
                 gone.add(name)
                 self._entries.pop(name)
-            self._stale = self._stale or removed is False
+            else:
+                failed.add(entry.alias)
+        self._stale = self._stale or bool(failed)
         return gone
+
+    def _is_off(self, entry: Entry, limit: float, failed: set[str]) -> bool:
+        """Whether *entry* is not written now: it takes too long, or its store did not take another."""
+        if self._clock.now() >= limit:
+            self.busy = True
+            return True
+        return entry.alias in failed
 
     def _is_blind(self, alias: str) -> bool:
         shelf = self._shelves.get(alias)

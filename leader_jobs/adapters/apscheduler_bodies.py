@@ -7,7 +7,6 @@ that was deposed never begins.
 
 import asyncio
 import inspect
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, nullcontext
@@ -133,7 +132,7 @@ class Bodies:
             try:
                 ours = await asyncio.wrap_future(told)
             except asyncio.CancelledError:  # before it began: who leads next begins it
-                self._hand_back(item)
+                self.hand_back(item)
                 return REFUSED
             if not self.may_begin(item, ours):
                 return REFUSED
@@ -194,11 +193,11 @@ class Bodies:
         """Take the store's answer; whether the body may begin."""
         item.started = bool(ours) and item.term.active and not self._closed
         if not item.started and ours is not False:
-            self._hand_back(item)
+            self.hand_back(item)
         item.asked = False
         return item.started
 
-    def _hand_back(self, item: InHand) -> None:
+    def hand_back(self, item: InHand) -> None:
         """Have *item*, perhaps recorded as started, certainly not started, be started by who leads."""
         item.back = self._log.release(item.claim)
         item.asked = False
@@ -206,9 +205,6 @@ class Bodies:
     def _send(self, item: InHand, copy: SchedulerJob) -> None:
         """Make of *copy* a job that can be sent to another process."""
         state = item.job.__getstate__()  # raises ValueError with a sentence of its own
-        about = self._about(item) | {
-            "planned_at": item.claim.planned_at.isoformat(),
-            "parent": os.getpid(),
-        }
+        about = self._about(item) | {"planned_at": item.claim.planned_at.isoformat()}
         copy.func, copy.func_ref = apscheduler_child.run, apscheduler_child.REFERENCE
         copy.args = (state["func"], about, *state["args"])

@@ -7,13 +7,14 @@ and as long as its parent lives, so does the run; that the parent has lost its t
 
 import asyncio
 import inspect
-import os
+import multiprocessing
 import threading
 from datetime import datetime
 from typing import Any, Final
 
 from apscheduler.util import ref_to_obj
 
+from leader_jobs.exceptions import LeadershipLost
 from leader_jobs.runs import Lost, Run, running
 
 __all__ = ["REFERENCE", "Orphaned", "run"]
@@ -24,20 +25,12 @@ _POLL: Final = 0.2
 
 
 class Orphaned(Lost):
-    """
-    Like a `threading.Event` that is set once the process that sent the job is gone.
-
-    Args:
-        parent: the id of that process.
-    """
-
-    def __init__(self, parent: int) -> None:
-        super().__init__()
-        self._parent = parent
+    """Like a `threading.Event` that is set once the process that sent the job is gone."""
 
     def is_set(self) -> bool:
         """Whether the process that sent the job is gone."""
-        return os.getppid() != self._parent
+        parent = multiprocessing.parent_process()
+        return parent is not None and not parent.is_alive()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until it is gone, or *timeout* seconds; return whether it is."""
@@ -54,12 +47,18 @@ def run(reference: str, about: dict[str, Any], *args: Any, **kwargs: Any) -> Any
 
     Args:
         reference: where the function is, as ``module:name``.
-        about: what the run's `Run` says, without its ``lost``; ``parent`` is the process that sent it.
+        about: what the run's `Run` says, without its ``lost``.
         args: what to call it with.
         kwargs: likewise.
+
+    Raises:
+        LeadershipLost: the process that sent it is gone, and what it had started is closed as dead.
     """
     about = dict(about)
-    lost = Orphaned(about.pop("parent"))
+    lost = Orphaned()
+    if lost.is_set():  # the pool fetches ahead, and outlives who sent the job
+        msg = f"job {about['job']} is not begun: the process that sent it is gone"
+        raise LeadershipLost(msg)
     planned_at = datetime.fromisoformat(about.pop("planned_at"))
     with running(Run(planned_at=planned_at, lost=lost, **about)):
         result = ref_to_obj(reference)(*args, **kwargs)

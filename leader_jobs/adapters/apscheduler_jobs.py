@@ -16,10 +16,11 @@ import inspect
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, tzinfo
 from typing import Any, Final
 
 from apscheduler.job import Job as SchedulerJob
+from apscheduler.schedulers.base import BaseScheduler
 from apscheduler.triggers.base import BaseTrigger
 from apscheduler.triggers.date import DateTrigger
 from apscheduler.util import obj_to_ref
@@ -66,6 +67,12 @@ def planned_job(
         task=job.func_ref or "",
         since=first - _MICRO if first is not None else None,
     )
+
+
+def zone_for(job: SchedulerJob, scheduler: BaseScheduler) -> tzinfo:
+    """Return the time zone in which listeners and job stores are told of the run times of *job*."""
+    zone = getattr(job.trigger, "timezone", None)
+    return zone if isinstance(zone, tzinfo) else scheduler.timezone
 
 
 def arguments_of(job: Job) -> dict[str, Any]:

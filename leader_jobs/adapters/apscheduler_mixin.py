@@ -4,11 +4,10 @@ What turns a scheduler of APScheduler 3.x into one of many, of which the elected
 
 import logging
 import os
-import pickle
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from threading import TIMEOUT_MAX
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from apscheduler.events import (
     EVENT_ALL_JOBS_REMOVED,
@@ -31,6 +30,12 @@ from apscheduler.triggers.base import BaseTrigger
 from apscheduler.triggers.date import DateTrigger
 from apscheduler.util import undefined
 
+from leader_jobs.adapters.apscheduler_checks import (
+    check_id_is_free,
+    check_restriction,
+    check_serialisable,
+    check_stores,
+)
 from leader_jobs.adapters.apscheduler_executors import renew, waiting_in
 from leader_jobs.adapters.apscheduler_jobs import arguments_of, stable_id
 from leader_jobs.adapters.apscheduler_node import SchedulerNode
@@ -40,11 +45,11 @@ from leader_jobs.adapters.apscheduler_settings import (
     options_of,
     settings_of,
 )
-from leader_jobs.adapters.apscheduler_stores import host_of, is_shared, keep_unrestorable
+from leader_jobs.adapters.apscheduler_stores import is_shared, keep_unrestorable
 from leader_jobs.adapters.apscheduler_triggers import planned
 from leader_jobs.config import Settings, redact
 from leader_jobs.exceptions import ConfigurationError
-from leader_jobs.jobs import Job, JobRegistry, Restriction, registry
+from leader_jobs.jobs import Job, JobRegistry, registry
 from leader_jobs.names import check_job
 
 __all__ = ["LeaderMixin"]
@@ -70,6 +75,9 @@ _SAME: Final = (
     "coalesce",
     "max_instances",
 )
+
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class LeaderMixin(BaseScheduler):  # type: ignore[misc]  # APScheduler is not typed
@@ -131,10 +139,17 @@ class LeaderMixin(BaseScheduler):  # type: ignore[misc]  # APScheduler is not ty
         self._refuse_in_child()
         if self.state == STATE_STOPPED:
             settings = self._settings()
-            self._check_stores(settings)
+            check_stores(self._jobstores, settings)
+            for store in self._jobstores.values():
+                keep_unrestorable(store)
             options = options_of(self._given)
             self._node = SchedulerNode(
-                self, settings, options, ours=self._ours, begin=self._add_held_back
+                self,
+                settings,
+                options,
+                ours=self._ours,
+                begin=self._add_held_back,
+                former=self._node,
             )
             self._starting = True
             for executor in self._executors.values():
@@ -255,6 +270,9 @@ class LeaderMixin(BaseScheduler):  # type: ignore[misc]  # APScheduler is not ty
         else:
             check_job(id)
             planned(made)  # it may have no times that can be planned
+        if id is not None:
+            stores = self._jobstores if self.state != STATE_STOPPED else {}
+            check_id_is_free(id, jobstore, pending=self._pending_jobs, stores=stores)
         return super().add_job(
             func,
             made,
@@ -271,6 +289,11 @@ class LeaderMixin(BaseScheduler):  # type: ignore[misc]  # APScheduler is not ty
             replace_existing,
         )
 
+    def scheduled_job(self, *args: Any, **kwargs: Any) -> Callable[[F], F]:
+        """Return a decorator that adds a function as a job, as APScheduler does."""
+        decorator: Callable[[F], F] = super().scheduled_job(*args, **kwargs)
+        return decorator
+
     def add_leader_jobs(
         self, jobs: JobRegistry = registry, *, jobstore: str = "default", executor: str = "default"
     ) -> list[SchedulerJob]:
@@ -285,15 +308,23 @@ class LeaderMixin(BaseScheduler):  # type: ignore[misc]  # APScheduler is not ty
         Returns:
             The jobs. Their schedules and policies are the decorator's.
         """
-        mine = jobs.of(self._settings().election)
+        election = self._settings().election
+        mine = jobs.of(election)
+        if not mine and jobs.elections():
+            others = ", ".join(jobs.elections())
+            _log.warning(
+                "no job is for leaders of election %r, there are some of %s", election, others
+            )
         self._ours.update((job.name, job) for job in mine)
         return [
             self.add_job(**arguments_of(job), jobstore=jobstore, executor=executor) for job in mine
         ]
 
     def modify_job(self, *args: Any, **kwargs: Any) -> SchedulerJob:
-        """Modify a job as APScheduler does."""
+        """Modify a job as APScheduler does; a trigger that has no plan is a `ConfigurationError`."""
         self._refuse_in_child()
+        if "trigger" in kwargs:
+            planned(kwargs["trigger"])
         return super().modify_job(*args, **kwargs)
 
     def remove_job(self, job_id: str, jobstore: str | None = None) -> None:
@@ -345,13 +376,13 @@ class LeaderMixin(BaseScheduler):  # type: ignore[misc]  # APScheduler is not ty
         return made
 
     def _real_add_job(self, job: SchedulerJob, alias: str, replace: bool) -> None:
-        self._check_restriction(job)
+        check_restriction(job, self._node.election if self._node is not None else None)
         store = self._lookup_jobstore(alias)
         replace = replace or (self._node is not None and self._node.is_spent(job.id))
         if not is_shared(store):
             super()._real_add_job(job, alias, replace)
             return
-        _check_serialisable(job, alias)
+        check_serialisable(job, alias)
         if self._starting:  # nobody may have been elected yet: the leader writes it
             self._held_back.append((job, alias, replace))
         elif not (replace and self._is_there(job, alias, store)):
@@ -395,36 +426,6 @@ class LeaderMixin(BaseScheduler):  # type: ignore[misc]  # APScheduler is not ty
     def _settings(self) -> Settings:
         return settings_of(self._given, election=self._election)
 
-    def _check_restriction(self, job: SchedulerJob) -> None:
-        restriction = Restriction.of(job.func)
-        own = self._node.election if self._node is not None else None
-        if restriction is not None and restriction.election not in (None, own):
-            msg = (
-                f"job {job.id} is for leaders of election {restriction.election!r}, and this "
-                f"scheduler stands in {own!r}; add it to a scheduler of that election"
-            )
-            raise ConfigurationError(msg)
-
-    def _check_stores(self, settings: Settings) -> None:
-        for alias, store in self._jobstores.items():
-            if is_shared(store) and settings.store.startswith("memory:"):
-                msg = (
-                    f"job store {alias!r} can be shared by processes, but the ledger at "
-                    f"{settings.store} can not: name a store= that all of them reach"
-                )
-                raise ConfigurationError(msg)
-            host = host_of(store) if settings.store.startswith("sqlite:") else None
-            if host is not None:
-                _log.warning(
-                    "job store %r is on %s, where other hosts may share it, but the election is held "
-                    "in a file of this host (%s): if schedulers run on several hosts, each of these "
-                    "elects one; name a store= that all of them reach, such as etcd://",
-                    alias,
-                    host,
-                    redact(settings.store),
-                )
-            keep_unrestorable(store)
-
     def _refuse_in_child(self) -> None:
         if self._node is not None and self._node.pid != os.getpid():
             msg = (
@@ -436,18 +437,3 @@ class LeaderMixin(BaseScheduler):  # type: ignore[misc]  # APScheduler is not ty
 
 def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
-
-
-def _check_serialisable(job: SchedulerJob, alias: str) -> None:
-    try:
-        # Not the whole job yet: what it leaves to the scheduler's defaults is not filled in.
-        pickle.dumps((job.trigger, job.args, job.kwargs))
-        why = None if job.func_ref else f"{job.func!r} can not be imported by a name"
-    except Exception as error:  # noqa: BLE001  pickle raises whatever an argument's class does
-        why = str(error)
-    if why is not None:
-        msg = (
-            f"job {job.id} can not be kept in job store {alias!r}, which others share: {why}; use a "
-            "function at the top of its module and plain arguments, or a MemoryJobStore"
-        )
-        raise ConfigurationError(msg)

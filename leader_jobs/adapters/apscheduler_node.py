@@ -53,6 +53,7 @@ class SchedulerNode:
         options: what else there is to know.
         ours: the jobs made of ``@leader_only`` functions, by id.
         begin: called, in a term, with the alias of a job store before it is read.
+        former: the node of an earlier start of the scheduler, which may still be on its way out.
 
     Raises:
         ConfigurationError: another scheduler of this process stands in that election.
@@ -66,7 +67,9 @@ class SchedulerNode:
         *,
         ours: Mapping[str, Job],
         begin: Callable[[str], None],
+        former: "SchedulerNode | None" = None,
     ) -> None:
+        self._former = former
         self.pid: Final = os.getpid()
         self._scheduler = scheduler
         self._settings = settings
@@ -150,6 +153,9 @@ class SchedulerNode:
 
     def heard(self, event: SchedulerEvent) -> SchedulerEvent:
         """Take note of *event*; return what listeners shall hear instead."""
+        if self._former is not None:  # what it started still ends
+            event = self._former.heard(event)
+            self._former = None if self._former.join(0.0) else self._former
         return self._runs.heard(event)
 
     def changed(self, *, shared: bool) -> None:
@@ -222,6 +228,7 @@ class SchedulerNode:
         while not self._runs.wait(_RETRY) and not self._stopping.is_set():
             if self._scheduler.state == STATE_RUNNING:
                 return
+            self._step_aside()
         self._log.flush(_RECORD_WITHIN)
         self._candidate.stop()
         self._wake.clear()

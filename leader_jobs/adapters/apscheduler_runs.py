@@ -11,6 +11,7 @@ import random
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
+from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final
@@ -32,6 +33,7 @@ from apscheduler.schedulers.base import BaseScheduler
 
 from leader_jobs.adapters.apscheduler_board import Entry
 from leader_jobs.adapters.apscheduler_bodies import REFUSED, Bodies, InHand
+from leader_jobs.adapters.apscheduler_jobs import zone_for
 from leader_jobs.adapters.apscheduler_triggers import jitter_of
 from leader_jobs.clock import Clock
 from leader_jobs.ledger import Claim, Ledger
@@ -90,9 +92,7 @@ class Runs:
             if entry is None or entry.planned is None or taken:
                 self._ledger.let_go(claim)
                 continue
-            jitter = random.Random(claim.occurrence).uniform(0, jitter_of(entry.job.trigger))  # noqa: S311  jitter
-            not_before = claim.planned_at + timedelta(seconds=jitter)
-            item = InHand(claim, term, entry.job, entry.planned, not_before)
+            item = InHand(claim, term, entry.job, entry.planned, _not_before(claim, entry))
             if self._is_remote(entry.job):
                 item.ready = False
             with self._changed:
@@ -139,27 +139,33 @@ class Runs:
         for event in events:
             self._scheduler._dispatch_event(event)
         left = []
-        for item in queue:
-            waits = not item.ready or item.not_before > now or item.claim.job in blocked
-            if waits or not self._submit(item):
-                blocked.add(item.claim.job)
-                left.append(item)
-        with self._changed:
-            self._queue = [*left, *self._queue]
+        try:
+            while queue:
+                item = queue.pop(0)
+                waits = not item.ready or item.not_before > now or item.claim.job in blocked
+                if waits or not self._submit(item):
+                    blocked.add(item.claim.job)
+                    left.append(item)
+        finally:
+            with self._changed:
+                self._queue = [*left, *queue, *self._queue]
 
     # -- the end of a term, or of the process -----------------------------------------------------
 
     def drop(self) -> None:
         """Let go of what was not submitted; if the term is over, have coroutines cancelled."""
         with self._changed:
-            queue, self._queue = self._queue, []
+            queue = [item for item in self._queue if item.ready or item.started]
+            # What is just being started goes on; whoever hears of it looks at the term again.
+            self._queue = [item for item in self._queue if item not in queue]
             items = tuple(self._items.values())
         for item in queue:
-            if item.ready or item.started:
-                self._pass_on(item)
+            self._pass_on(item)
         for item in items:
-            if item.cancel is not None and not item.term.active:
-                item.cancel()
+            cancel = item.cancel
+            if cancel is not None and not item.term.active:
+                with suppress(RuntimeError):  # its event loop is closed
+                    cancel()
 
     def close(self) -> None:
         """Have nothing more begin in this process."""
@@ -199,8 +205,10 @@ class Runs:
     def _submit(self, item: InHand) -> bool:
         """Submit one; False to keep it in the queue."""
         scheduler, job = self._scheduler, item.job
-        if self._bodies.closed or not item.term.may_start:
-            return item.term.suspended or self._pass_on(item)
+        if self._bodies.closed or not item.term.active:
+            return self._pass_on(item)
+        if item.term.suspended:
+            return False
         run_time = self._local(item)
         try:
             executor = scheduler._lookup_executor(job.executor)
@@ -259,8 +267,7 @@ class Runs:
         self._scheduler._dispatch_event(self._event(EVENT_JOB_ERROR, item, exception=error))
 
     def _local(self, item: InHand) -> datetime:
-        zone = getattr(item.job.trigger, "timezone", None) or self._scheduler.timezone
-        return item.claim.planned_at.astimezone(zone)
+        return item.claim.planned_at.astimezone(zone_for(item.job, self._scheduler))
 
     def _event(self, code: int, item: InHand, **more: Any) -> JobExecutionEvent:
         job = item.job
@@ -329,6 +336,8 @@ class Runs:
     def _refused(self, item: InHand) -> None:
         """Let go of what did not begin, once it is handed back."""
         item.settled = True
+        if item.asked:  # a greenlet was killed while it waited for the answer
+            self._bodies.hand_back(item)
         if item.back is None:
             self._let_go(item, again=True)
         else:
@@ -367,3 +376,12 @@ class Runs:
         if waiting:
             self._scheduler.wakeup()
         return True
+
+
+def _not_before(claim: Claim, entry: Entry) -> datetime:
+    """Return when to submit *claim*: at its run time, or up to its job's jitter later."""
+    jitter = jitter_of(entry.job.trigger)
+    if not jitter:
+        return claim.planned_at
+    late = random.Random(claim.occurrence).uniform(0, jitter)  # noqa: S311  jitter
+    return claim.planned_at + timedelta(seconds=late)

@@ -9,9 +9,9 @@ go on, and so does the program that adds jobs to them.
 import logging
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
-from contextlib import ExitStack, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -23,6 +23,7 @@ from apscheduler.job import Job as SchedulerJob
 from apscheduler.jobstores.base import BaseJobStore, JobLookupError
 from apscheduler.schedulers.base import BaseScheduler
 
+from leader_jobs.adapters.apscheduler_jobs import zone_for
 from leader_jobs.adapters.apscheduler_stores import is_shared
 from leader_jobs.exceptions import StoreError
 from leader_jobs.schedules import as_utc
@@ -135,7 +136,7 @@ class Shelf:
 
     # -- writing ----------------------------------------------------------------------------------
 
-    def advance(self, job: SchedulerJob, shown: datetime | None, due: datetime) -> bool | None:
+    def advance(self, job: SchedulerJob, shown: datetime | None, due: datetime) -> bool:
         """
         Have the store say that *job* is next due at *due*.
 
@@ -145,46 +146,50 @@ class Shelf:
             due: the new one.
 
         Returns:
-            False if the store has another one than *shown*, or we may not write; None if it could not
-            be written, which is said.
+            False if the store has another one than *shown*, or we may not write, or it could not be
+            written, which is said.
         """
         question = f"advance {job.id} to {due.isoformat()}"
         return self._write(question, partial(self._advance, job.id, shown, due), job)
 
-    def remove(self, job: SchedulerJob, shown: datetime | None) -> bool | None:
+    def remove(self, job: SchedulerJob, shown: datetime | None) -> bool:
         """
         Remove *job*, of which nothing more will ever be due, as APScheduler does.
 
         Returns:
-            False if its next run time is not *shown*, or we may not write; None if it could not be
-            removed, which is said.
+            False if its next run time is not *shown*, or we may not write, or it could not be removed,
+            which is said.
         """
         return self._write(f"remove {job.id}", partial(self._remove, job.id, shown), job)
 
-    def _write(self, question: str, answer: Callable[[], bool], job: SchedulerJob) -> bool | None:
+    def _write(self, question: str, answer: Callable[[], bool], job: SchedulerJob) -> bool:
         if self.blind:
-            return None
+            return False
         try:
             return self._ask(question, answer)
         except JobLookupError:
             return True  # somebody removed it meanwhile
         except Exception as error:  # noqa: BLE001  whatever a database raises when it is away
             _log.warning("job %s can not be written to store %r: %s", job.id, self.alias, error)
-            return None
+            return False
 
     def _advance(self, name: str, shown: datetime | None, due: datetime) -> bool:
+        with self._locked() as locked:  # nobody of this process shall come between
+            return locked and self._replace(name, shown, due)
+
+    def _replace(self, name: str, shown: datetime | None, due: datetime) -> bool:
         job = self._present(name, shown)
         if job is None:
             return False
-        zone = getattr(job.trigger, "timezone", None) or self._scheduler.timezone
-        job._modify(next_run_time=due.astimezone(zone))
+        job._modify(next_run_time=due.astimezone(zone_for(job, self._scheduler)))
         self._store.update_job(job)
         return True
 
     def _remove(self, name: str, shown: datetime | None) -> bool:
-        if self._present(name, shown) is None:
-            return False
-        self._store.remove_job(name)
+        with self._locked() as locked:
+            if not locked or self._present(name, shown) is None:
+                return False
+            self._store.remove_job(name)
         # For listeners alone: that the leader changed it itself is no reason for it to look again.
         event = JobEvent(EVENT_JOB_REMOVED, name, self.alias)
         BaseScheduler._dispatch_event(self._scheduler, event)
@@ -202,14 +207,22 @@ class Shelf:
     def _ask(self, question: str, answer: Callable[[], T]) -> T:
         if self._thread is not None:
             return self._thread.ask(question, answer)
-        with ExitStack() as stack:
-            lock = self._scheduler._jobstores_lock
-            if lock.acquire(timeout=_LOCKED_FOR):
-                stack.callback(lock.release)
-            elif question != "all":
+        with self._locked() as locked:
+            if not locked and question != "all":
                 msg = "somebody holds the lock on job stores"
                 raise TimeoutError(msg)
             return answer()
+
+    @contextmanager
+    def _locked(self) -> Iterator[bool]:
+        """Hold APScheduler's lock on all stores, if it can be had soon; whether it is held."""
+        lock = self._scheduler._jobstores_lock
+        locked: bool = lock.acquire(timeout=_LOCKED_FOR)
+        try:
+            yield locked
+        finally:
+            if locked:
+                lock.release()
 
 
 class _Thread:

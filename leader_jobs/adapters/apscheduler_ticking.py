@@ -154,11 +154,12 @@ class SchedulerTerm:
 
     def _look(self) -> None:
         """Read the job stores if they may have changed, and go by what is there."""
-        asked, self._asked = self._asked, False
         if self._board.has_shared():
             pause = _AGAIN if self._board.unsettled() else self._look_every
-            asked = self._nudges.came() or asked or self._clock.now() >= self._looked_at + pause
-        if asked:
+            if self._nudges.came() or self._clock.now() >= self._looked_at + pause:
+                self._asked = True
+        if self._asked:
+            self._asked = False  # before the look: who asks during it wants another one
             self._board.look()
             self._looked_at = self._clock.now()
             self._plan()
