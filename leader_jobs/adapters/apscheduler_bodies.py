@@ -31,7 +31,7 @@ from leader_jobs.runlog import RunLog
 from leader_jobs.runs import Lost, Run, running
 from leader_jobs.term import Term
 
-__all__ = ["REFUSED", "Bodies", "InHand"]
+__all__ = ["REFUSED", "Bodies", "InHand", "RunId"]
 
 #: What a body returns that was not to begin.
 REFUSED: Final = object()
@@ -74,6 +74,21 @@ class InHand:
     def key(self) -> tuple[str, datetime]:
         """Its job's id and its planned instant: by these, events tell of it."""
         return self.claim.job, self.claim.planned_at
+
+
+class RunId(str):
+    """
+    A job's id that knows for which run it stands: all that an executor tells of one that broke down.
+
+    Attributes:
+        item: the run.
+    """
+
+    __slots__ = ("item",)
+    item: InHand
+
+    def __reduce__(self) -> tuple[type[str], tuple[str]]:
+        return str, (str(self),)  # in another process it is an id, and no more
 
 
 class Bodies:
@@ -208,3 +223,5 @@ class Bodies:
         about = self._about(item) | {"planned_at": item.claim.planned_at.isoformat()}
         copy.func, copy.func_ref = apscheduler_child.run, apscheduler_child.REFERENCE
         copy.args = (state["func"], about, *state["args"])
+        copy.id = RunId(copy.id)
+        copy.id.item = item

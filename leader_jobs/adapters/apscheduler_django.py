@@ -21,6 +21,7 @@ __all__ = ["Executions"]
 _SETTLED: Final = timedelta(seconds=2)
 _DAY: Final = timedelta(days=1)
 _LONGEST: Final = 1000
+_MOST: Final = 1000
 
 
 class Executions:
@@ -41,7 +42,7 @@ class Executions:
         """
         End the rows of runs that the ledger knows the end of; for a `DjangoJobStore`, else nothing.
 
-        The first call looks at all of them, later ones at those of the last day. Rows of runs that
+        The first call looks at the newest thousand, later ones at those of the last day. Rows of runs that
         the ledger does not know are left alone, such as those of the admin's own "run now".
 
         Raises:
@@ -54,19 +55,19 @@ class Executions:
         from django_apscheduler.util import get_django_internal_datetime
 
         now = self._clock.utcnow()
-        rows = DjangoJobExecution.objects.filter(
+        left_open = DjangoJobExecution.objects.filter(
             status=DjangoJobExecution.SENT,
             run_time__lt=get_django_internal_datetime(now - _SETTLED),
         )
         if self._looked:
-            rows = rows.filter(run_time__gte=get_django_internal_datetime(now - _DAY))
+            left_open = left_open.filter(run_time__gte=get_django_internal_datetime(now - _DAY))
         ends: dict[str, dict[datetime, OccurrenceRecord]] = {}
-        for row in rows:
+        for row in left_open.order_by("-run_time")[:_MOST]:
             if row.job_id not in ends:
                 ends[row.job_id] = self._ends(row.job_id, now)
             entry = ends[row.job_id].get(_instant(row.run_time))
             if entry is not None:  # unless its own process was faster
-                rows.filter(pk=row.pk).update(**_columns(entry, DjangoJobExecution))
+                left_open.filter(pk=row.pk).update(**_columns(entry, DjangoJobExecution))
         self._looked = True
 
     def _ends(self, job: str, now: datetime) -> dict[datetime, OccurrenceRecord]:

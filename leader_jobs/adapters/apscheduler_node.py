@@ -143,6 +143,7 @@ class SchedulerNode:
 
     def start(self) -> None:
         """Stand in the election from now on, as long as the scheduler is not paused."""
+        atexit.register(self._exit)  # here, for the process may exit before the thread gets to run
         self._thread.start()
 
     def submit(self) -> None:

@@ -9,6 +9,7 @@ ends is heard from the events that executors send.
 import logging
 import random
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from contextlib import suppress
@@ -32,7 +33,7 @@ from apscheduler.job import Job as SchedulerJob
 from apscheduler.schedulers.base import BaseScheduler
 
 from leader_jobs.adapters.apscheduler_board import Entry
-from leader_jobs.adapters.apscheduler_bodies import REFUSED, Bodies, InHand
+from leader_jobs.adapters.apscheduler_bodies import REFUSED, Bodies, InHand, RunId
 from leader_jobs.adapters.apscheduler_jobs import zone_for
 from leader_jobs.adapters.apscheduler_triggers import jitter_of
 from leader_jobs.clock import Clock
@@ -99,9 +100,6 @@ class Runs:
                 self._items[item.key] = item
                 self._queue.append(item)
                 self._rung_at = self._rung_at or self._clock.now()
-            if not item.ready:
-                told = self._bodies.ask(item)
-                told.add_done_callback(partial(self._started_ahead, item))
 
     def say(self, events: Iterable[SchedulerEvent]) -> None:
         """Have listeners hear of *events*, on the scheduler's own thread."""
@@ -136,26 +134,28 @@ class Runs:
             queue, self._queue = self._queue, []
             events, self._events = self._events, []
             self._rung_at = None
+            has_room = self._room(queue)
         for event in events:
             self._scheduler._dispatch_event(event)
         left = []
         try:
             while queue:
                 item = queue.pop(0)
-                waits = not item.ready or item.not_before > now or item.claim.job in blocked
-                if waits or not self._submit(item):
+                waits = item.not_before > now or item.claim.job in blocked
+                if waits or not self._is_ready(item, has_room) or not self._submit(item):
                     blocked.add(item.claim.job)
                     left.append(item)
         finally:
             with self._changed:
-                self._queue = [*left, *queue, *self._queue]
+                everything = (*left, *queue, *self._queue)
+                self._queue = [item for item in everything if not item.settled]
 
     # -- the end of a term, or of the process -----------------------------------------------------
 
     def drop(self) -> None:
         """Let go of what was not submitted; if the term is over, have coroutines cancelled."""
         with self._changed:
-            queue = [item for item in self._queue if item.ready or item.started]
+            queue = [item for item in self._queue if not item.asked]
             # What is just being started goes on; whoever hears of it looks at the term again.
             self._queue = [item for item in self._queue if item not in queue]
             items = tuple(self._items.values())
@@ -233,8 +233,9 @@ class Runs:
         return True
 
     def _too_many(self, item: InHand, run_time: datetime) -> bool:
-        if item.planned.policy.catch_up is CatchUp.ALL:
-            return False  # each is run; this one when another one has ended
+        policy = item.planned.policy
+        if item.started or policy.catch_up is CatchUp.ALL or not policy.overlap:
+            return False  # it is to be run, when another one has ended
         job = item.job
         _log.warning(
             'Execution of job "%s" skipped: maximum number of running instances reached (%d)',
@@ -278,34 +279,59 @@ class Runs:
     def _is_remote(self, job: SchedulerJob) -> bool:
         return isinstance(self._scheduler._executors.get(job.executor), ProcessPoolExecutor)
 
+    def _room(self, queue: Iterable[InHand]) -> Callable[[InHand], bool]:
+        """Return what tells whether a body would begin in another process as soon as it is sent."""
+        if all(item.ready for item in queue):
+            return lambda _: True
+        begun = [item.job for item in self._items.values() if item.asked or item.started]
+        jobs, pools = Counter(job.id for job in begun), Counter(job.executor for job in begun)
+
+        def has_room(item: InHand) -> bool:
+            job = item.job
+            pool = getattr(self._scheduler._executors.get(job.executor), "_pool", None)
+            workers = getattr(pool, "_max_workers", 1)
+            if jobs[job.id] >= job.max_instances or pools[job.executor] >= workers:
+                return False
+            jobs[job.id] += 1
+            pools[job.executor] += 1
+            return True
+
+        return has_room
+
+    def _is_ready(self, item: InHand, has_room: Callable[[InHand], bool]) -> bool:
+        """Whether to submit *item*: what is sent to another process is recorded as started before."""
+        if item.ready or self._bodies.closed or not item.term.active:
+            return not item.asked
+        if not item.asked and has_room(item):
+            told = self._bodies.ask(item)
+            told.add_done_callback(partial(self._started_ahead, item))
+        return False
+
     def _started_ahead(self, item: InHand, told: "Future[bool | None]") -> None:
         if self._bodies.may_begin(item, told.result()):
             item.ready = True
             self._scheduler.wakeup()
             return
+        item.settled = True  # before we look: it may be on its way back into the queue
         with self._changed:
             self._queue = [other for other in self._queue if other is not item]
         self._refused(item)
 
     def _listen(self, executor: BaseExecutor) -> None:
         """Hear of it when an executor's processes die: there is no event for that."""
-        original = executor._run_job_error
-        if isinstance(original, partial) or not isinstance(executor, ProcessPoolExecutor):
-            return
-        executor._run_job_error = partial(self._broken, original)
+        if isinstance(executor, ProcessPoolExecutor):
+            original = executor._run_job_error
+            if isinstance(original, partial):  # ours, perhaps of a former start of the scheduler
+                original = original.args[0]
+            executor._run_job_error = partial(self._broken, original)
 
     def _broken(
         self, original: Callable[..., None], job_id: str, error: BaseException, *rest: Any
     ) -> None:
         original(job_id, error, *rest)
-        with self._changed:
-            mine = [
-                item
-                for item in self._items.values()
-                if item.job.id == job_id and item.started and not item.settled
-            ]
-        if mine:
-            self._scheduler._dispatch_event(self._event(EVENT_JOB_ERROR, mine[0], exception=error))
+        if isinstance(job_id, RunId):
+            event = self._event(EVENT_JOB_ERROR, job_id.item, exception=error)
+            self._scheduler._dispatch_event(event)
 
     # -- how it ended -----------------------------------------------------------------------------
 
@@ -370,7 +396,9 @@ class Runs:
         self._ledger.let_go(item.claim)
         with self._changed:
             self._items.pop(item.key, None)
-            waiting = any(other.claim.job == item.claim.job for other in self._queue)
+            waiting = any(
+                other.claim.job == item.claim.job or not other.ready for other in self._queue
+            )
             self._changed.notify_all()
         self._freed(item.claim.job, again or item.planned.policy.catch_up is CatchUp.ALL)
         if waiting:

@@ -61,6 +61,10 @@ class Writer:
     settle: Callable[[BaseJobStore], None]
 
 
+class _LockedError(Exception):
+    """Somebody holds the lock on all job stores for long."""
+
+
 class Shelf:
     """
     The jobs of one store.
@@ -169,6 +173,8 @@ class Shelf:
             return self._ask(question, answer)
         except JobLookupError:
             return True  # somebody removed it meanwhile
+        except _LockedError:
+            return False
         except Exception as error:  # noqa: BLE001  whatever a database raises when it is away
             _log.warning("job %s can not be written to store %r: %s", job.id, self.alias, error)
             return False
@@ -209,8 +215,7 @@ class Shelf:
             return self._thread.ask(question, answer)
         with self._locked() as locked:
             if not locked and question != "all":
-                msg = "somebody holds the lock on job stores"
-                raise TimeoutError(msg)
+                raise _LockedError
             return answer()
 
     @contextmanager

@@ -1,6 +1,7 @@
-"""Fixtures of tests of the guard of Celery tasks."""
+"""Fixtures of tests of the adapters: a shop with a guarded Celery task, schedulers on a store."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from celery import signals
 
 from leader_jobs import leader_only
 from leader_jobs.config import application
+from testsupport.apscheduler_rig import Rig
 from testsupport.guarded_shop import Shop
 
 
@@ -40,3 +42,18 @@ def _report(shop: Shop) -> Any:
         return 2 * copies
 
     return report
+
+
+@pytest.fixture(name="rig")
+def _rig(tmp_path: Path) -> Iterator[Rig]:
+    """Return schedulers on a file."""
+    with Rig.on(f"sqlite:///{tmp_path}/ledger.sqlite3") as rig:
+        yield rig
+
+
+@pytest.fixture(name="memory")
+def _memory(tmp_path: Path) -> Iterator[Rig]:
+    """Return schedulers on a store that fails on demand."""
+    with Rig.on(f"memory://{tmp_path.name}") as rig:
+        yield rig
+        rig.memory.restore()

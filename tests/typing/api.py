@@ -6,9 +6,21 @@ A decorated function keeps its parameters, and returns None besides what it retu
 
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
-from typing import assert_type
+from typing import Any, assert_type
 
 from leader_jobs import Candidate, Run, Term, assert_leader, current_run, leader_only
+from leader_jobs.adapters import apscheduler
+from leader_jobs.adapters.apscheduler import (
+    LeaderAsyncIOScheduler,
+    LeaderBackgroundScheduler,
+    LeaderBlockingScheduler,
+    LeaderGeventScheduler,
+    LeaderMixin,
+    LeaderQtScheduler,
+    LeaderTornadoScheduler,
+    LeaderTwistedScheduler,
+    elect,
+)
 from leader_jobs.jobs import Job, JobRegistry, registry
 
 
@@ -72,3 +84,44 @@ def runs(candidate: Candidate) -> None:
     assert_type(candidate.terms(), Iterator[Term])
     assert_type(registry, JobRegistry)
     assert_type(registry.of("mail"), tuple[Job, ...])
+
+
+class OwnScheduler(LeaderBackgroundScheduler):
+    """A scheduler class of a user's."""
+
+    def greet(self) -> str:
+        """Say hello."""
+        return "hello"
+
+
+def schedulers(own: OwnScheduler) -> None:
+    """Look at the schedulers: those of APScheduler have no types, and neither have their jobs."""
+    scheduler = LeaderBackgroundScheduler(leader_jobs={"ttl": 5}, timezone="UTC")
+    assert_type(scheduler, LeaderBackgroundScheduler)
+    assert_type(scheduler.leads, bool)
+    assert_type(scheduler.join(1.0), bool)
+    assert_type(scheduler.add_leader_jobs(registry, jobstore="default"), list[Any])
+    assert_type(elect(own, election="mail", ttl=5), OwnScheduler)
+    assert_type(elect(own).greet(), str)
+    scheduler.add_job(periodic, "interval", seconds=5, id="a", max_instances=2)
+    scheduler.add_job("module:function", "date", args=[1], kwargs={"b": 2})
+    scheduler.add_job(5)  # type: ignore[arg-type]  # no function, and no name of one
+    scheduler.add_job(periodic, id=5)  # type: ignore[arg-type]  # an id is a text
+    elect()  # type: ignore[call-arg]  # what?
+    kinds: list[type[LeaderMixin]] = [
+        LeaderAsyncIOScheduler,
+        LeaderBlockingScheduler,
+        LeaderGeventScheduler,
+        LeaderQtScheduler,
+        LeaderTornadoScheduler,
+        LeaderTwistedScheduler,
+    ]
+    for kind in kinds:
+        assert_type(kind(), LeaderMixin)
+    assert_type(apscheduler.LeaderQtScheduler(), LeaderQtScheduler)
+
+    @scheduler.scheduled_job("cron", hour=3)
+    def decorated(number: int) -> str:
+        return str(number)
+
+    assert_type(decorated(1), str)
