@@ -44,7 +44,7 @@ nitpick_ignore_regex: Final = [
     ("py:obj", r".*"),
     ("py:class", r"(collections|contextlib|datetime|enum|pathlib|ssl|threading|typing|uuid)\..*"),
     ("py:class", r"(apscheduler|celery|django)\..*"),
-    ("py:class", r"([A-Za-z_.]*\.)?(C|P|R|T|Path|WallTimes|Clocks|_Decorator)"),
+    ("py:class", r"([A-Za-z_.]*\.)?(C|F|P|R|S|T|Path|WallTimes|Clocks|_Decorator)"),
 ]
 
 copybutton_prompt_text: Final = r"\$ |>>> |\.\.\. "

@@ -13,7 +13,8 @@ SECRET_KEY = "an example keeps no secrets"  # noqa: S105  it protects nothing
 DEBUG = True  # a site to look at, not to deploy
 ALLOWED_HOSTS = ["127.0.0.1", "localhost"]
 ROOT_URLCONF = "site_config.urls"
-WSGI_APPLICATION = "site_config.wsgi.application"
+# What `runserver` serves; recipes.django_wsgi runs the jobs as well.
+WSGI_APPLICATION = os.environ.get("SHOP_WSGI", "site_config.wsgi.application")
 
 INSTALLED_APPS = [
     "django.contrib.admin",

@@ -56,7 +56,7 @@ def elect(scheduler: S, *, election: str | None = None, **given: Any) -> S:
         given: what would be in the section ``leader_jobs`` of its configuration.
 
     Returns:
-        *scheduler*, changed in place: its class is now one with `LeaderMixin`.
+        The same object, changed in place; its class is now one with `LeaderMixin`.
 
     Raises:
         ConfigurationError: it is no scheduler, or was started; a setting makes no sense; or a job

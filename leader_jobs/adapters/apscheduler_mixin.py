@@ -23,7 +23,7 @@ from apscheduler.events import (
     SchedulerEvent,
 )
 from apscheduler.job import Job as SchedulerJob
-from apscheduler.jobstores.base import BaseJobStore, JobLookupError
+from apscheduler.jobstores.base import ConflictingIdError, JobLookupError
 from apscheduler.schedulers.base import STATE_STOPPED, BaseScheduler
 from apscheduler.schedulers.blocking import BlockingScheduler
 from apscheduler.triggers.base import BaseTrigger
@@ -37,6 +37,7 @@ from leader_jobs.adapters.apscheduler_checks import (
     check_stores,
 )
 from leader_jobs.adapters.apscheduler_executors import renew, waiting_in
+from leader_jobs.adapters.apscheduler_heldback import Held, HeldBack, is_there
 from leader_jobs.adapters.apscheduler_jobs import arguments_of, stable_id
 from leader_jobs.adapters.apscheduler_node import SchedulerNode
 from leader_jobs.adapters.apscheduler_settings import (
@@ -64,19 +65,6 @@ _CHANGES: Final = (
     | EVENT_JOBSTORE_ADDED
     | EVENT_JOBSTORE_REMOVED
 )
-#: What makes two jobs the same, besides the rule of their triggers.
-_SAME: Final = (
-    "func_ref",
-    "args",
-    "kwargs",
-    "name",
-    "executor",
-    "misfire_grace_time",
-    "coalesce",
-    "max_instances",
-)
-
-
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -116,7 +104,7 @@ class LeaderMixin(BaseScheduler):  # type: ignore[misc]  # APScheduler is not ty
         self._given = {**self._given, **given}
         self._election = election or self._election
         self._ours: dict[str, Job] = getattr(self, "_ours", {})
-        self._held_back: list[tuple[SchedulerJob, str, bool]] = getattr(self, "_held_back", [])
+        self._held_back: HeldBack = getattr(self, "_held_back", None) or HeldBack()
         if graceful:
             self._job_defaults["misfire_grace_time"] = None
 
@@ -330,9 +318,9 @@ class LeaderMixin(BaseScheduler):  # type: ignore[misc]  # APScheduler is not ty
     def remove_job(self, job_id: str, jobstore: str | None = None) -> None:
         """Remove a job as APScheduler does."""
         self._refuse_in_child()
-        held = [h for h in self._held_back if h[0].id == job_id and jobstore in (None, h[1])]
+        held = self._held_back.of(jobstore, job_id)
         for one in held:
-            self._held_back.remove(one)
+            self._held_back.let_go(one)
         try:
             super().remove_job(job_id, jobstore)
         except JobLookupError:
@@ -345,16 +333,15 @@ class LeaderMixin(BaseScheduler):  # type: ignore[misc]  # APScheduler is not ty
         """Return the jobs as APScheduler does, with those that the leader is to write first."""
         jobs: list[SchedulerJob] = super().get_jobs(jobstore, pending)
         known = {job.id for job in jobs}
-        held = [job for job, alias, _ in self._held_back if jobstore in (None, alias)]
-        return jobs + [job for job in held if job.id not in known]
+        held = self._held_back.of(jobstore)
+        return jobs + [one.job for one in held if one.job.id not in known]
 
     def _lookup_job(self, job_id: str, alias: str | None) -> tuple[SchedulerJob, str | None]:
         try:
             found: tuple[SchedulerJob, str | None] = super()._lookup_job(job_id, alias)
         except JobLookupError:
-            for job, held_for, _ in self._held_back:
-                if job.id == job_id and alias in (None, held_for):
-                    return job, None
+            for held in self._held_back.of(alias, job_id):
+                return held.job, None
             raise
         return found
 
@@ -384,42 +371,25 @@ class LeaderMixin(BaseScheduler):  # type: ignore[misc]  # APScheduler is not ty
             return
         check_serialisable(job, alias)
         if self._starting:  # nobody may have been elected yet: the leader writes it
-            self._held_back.append((job, alias, replace))
-        elif not (replace and self._is_there(job, alias, store)):
+            self._held_back.keep(Held(job, alias, replace))
+        elif not (replace and is_there(job, alias, store, defaults=self._job_defaults)):
             super()._real_add_job(job, alias, replace)
 
     def _add_held_back(self, alias: str) -> None:
         """Write to store *alias* what was added before the start, now that this process leads."""
-        for held in [held for held in self._held_back if held[1] == alias]:
+        store, defaults = self._lookup_jobstore(alias), self._job_defaults
+        for held in self._held_back.of(alias):
             if not self.leads:
                 return
-            job, _, replace = held
+            job = held.job
             try:
-                self._real_add_job(job, alias, replace)
-            except KeyError:  # APScheduler's ConflictingIdError
+                if not (
+                    held.replace and is_there(job, alias, store, defaults=defaults, repeated=True)
+                ):
+                    super()._real_add_job(job, alias, held.replace)
+            except ConflictingIdError:
                 _log.info("job %s is in job store %r already, and stays as it is", job.id, alias)
-            self._held_back.remove(held)
-
-    def _is_there(self, job: SchedulerJob, alias: str, store: BaseJobStore) -> bool:
-        """
-        Whether *store* has this very job; if it has another of this id, its next run time is kept.
-
-        A process that adds its jobs anew would put off the run times of all the others.
-        """
-        try:
-            existing = store.lookup_job(job.id)
-        except Exception:  # noqa: BLE001  it can not be read back, so it is to be replaced
-            return False
-        if existing is None or hasattr(job, "next_run_time"):
-            return False
-        if planned(existing.trigger).fingerprint != planned(job.trigger).fingerprint:
-            return False
-        for key, value in self._job_defaults.items():
-            if not hasattr(job, key):
-                job._modify(**{key: value})
-        job.next_run_time = existing.next_run_time
-        job._jobstore_alias = alias
-        return all(_plain(getattr(existing, key)) == _plain(getattr(job, key)) for key in _SAME)
+            self._held_back.let_go(held)
 
     # -- what is refused --------------------------------------------------------------------------
 
@@ -433,7 +403,3 @@ class LeaderMixin(BaseScheduler):  # type: ignore[misc]  # APScheduler is not ty
                 "runs nothing: start it after the fork (gunicorn: post_worker_init), once in each process"
             )
             raise ConfigurationError(msg)
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
