@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import accumulate
@@ -228,15 +227,6 @@ class BeatFleet(Fleet):
     def await_hour(self) -> None:
         """Wait until the fleet's clocks are a moment past the hour."""
         self.await_that(lambda: self.clock.utcnow().minute == 0, "the hour never strikes")
-
-    def await_that(
-        self, condition: Callable[[], bool], otherwise: str, within: float = _PATIENCE
-    ) -> None:
-        """Wait until *condition* holds, or fail with what is the matter *otherwise* and the logs."""
-        limit = self.clock.now() + within
-        while not condition():
-            assert self.clock.now() < limit, f"{otherwise}:\n{self.logs()}"
-            self.pause(0.02)
 
     # -- what happened ----------------------------------------------------------------------------
 

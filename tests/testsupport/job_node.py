@@ -24,7 +24,7 @@ from leader_jobs.runs import Run, current_run
 from leader_jobs.service import Service
 from leader_jobs.stores.factory import open_store
 
-__all__ = ["JOBS"]
+__all__ = ["JOBS", "Evidence", "SkewedClock", "node_options"]
 
 #: The jobs of every node, by name, and how often they are due.
 JOBS = {"all": 0.5, "latest": 0.5, "rerun": 1.0, "slow": 1.0}
@@ -81,8 +81,8 @@ def declare_jobs(evidence: Evidence) -> JobRegistry:
     return jobs
 
 
-def main() -> None:
-    """Run a node until a signal comes."""
+def node_options() -> argparse.Namespace:
+    """Return what a fleet says to its nodes, and have it hear what goes on in this one."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--store", required=True)
     parser.add_argument("--evidence", type=Path, required=True)
@@ -97,6 +97,12 @@ def main() -> None:
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s"
     )
     logging.getLogger("apscheduler").setLevel(logging.WARNING)
+    return options
+
+
+def main() -> None:
+    """Run a node until a signal comes."""
+    options = node_options()
     settings = Settings(
         store=options.store,
         namespace=options.namespace,

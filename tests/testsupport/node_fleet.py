@@ -10,9 +10,10 @@ import subprocess
 import sys
 import threading
 from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Self
 
@@ -104,7 +105,18 @@ class Fleet:
         store: the store's URL, as the test itself sees it.
         ttl: the lease time the nodes ask for, in seconds.
         namespace: the prefix in a shared store.
+
+    Attributes:
+        program: the module that a node runs.
+        jobs: the jobs of every node, by name, and how often they are due.
+        lenient: those of which not every instant that was missed is run.
+        reruns: those whose bodies are started again after a crash.
     """
+
+    program = "testsupport.job_node"
+    jobs: Mapping[str, float] = JOBS
+    lenient = frozenset({"latest"})
+    reruns = frozenset({"rerun"})
 
     def __init__(self, folder: Path, store: str, *, ttl: float, namespace: str = "fleet") -> None:
         self.clock = SystemClock()
@@ -133,7 +145,7 @@ class Fleet:
     def start(self, name: str, *, store: str | None = None, skew: float = 0.0) -> Node:
         """Start a node; *store* is its own way to the store, *skew* what its wall clock is off by."""
         log = self._folder / f"{name}.log"
-        command = [sys.executable, "-m", "testsupport.job_node", "--node", name]
+        command = [sys.executable, "-m", self.program, "--node", name]
         options = {
             "--store": store or self._url,
             "--evidence": self._evidence,
@@ -174,6 +186,15 @@ class Fleet:
         """Let the fleet work for a while: the passing of time is the event."""
         self.clock.wait(threading.Event(), seconds)
 
+    def await_that(
+        self, condition: Callable[[], bool], otherwise: str, within: float = 20.0
+    ) -> None:
+        """Wait until *condition* holds, or fail with what is the matter *otherwise* and the logs."""
+        limit = self.clock.now() + within
+        while not condition():
+            assert self.clock.now() < limit, f"{otherwise}:\n{self.logs()}"
+            self.pause(0.02)
+
     def await_run(self, token: int, within: float = 20.0) -> None:
         """Wait until a job has run under a term not older than *token*."""
         limit = self.clock.now() + within
@@ -189,7 +210,7 @@ class Fleet:
 
     def note_history(self) -> None:
         """Keep what the ledger says now; it forgets after a hundred occurrences of a job."""
-        for job in JOBS:
+        for job in self.jobs:
             for entry in self._ledger.history(job):
                 self._history[job][entry.sequence] = entry
 
@@ -203,14 +224,14 @@ class Fleet:
 
     def _is_settled(self, start: datetime) -> bool:
         records = self._ledger.jobs()
-        if set(records) != set(JOBS):
+        if set(records) != set(self.jobs):
             return False
         past = (entry for r in records.values() for entry in r.open if entry.planned_at < start)
         return not any(past) and all(r.cursor >= start for r in records.values())
 
-    def stop(self) -> Verdict:
-        """Let the fleet settle, stop every node gracefully, and judge."""
-        self.settle()
+    def stop(self, within: float = 20.0) -> Verdict:
+        """Let the fleet settle *within* some seconds, stop every node gracefully, and judge."""
+        self.settle(within)
         for node in self.nodes:
             if node.alive:
                 self._await_standing(node)
@@ -234,13 +255,13 @@ class Fleet:
         self.note_history()
         verdict = Verdict()
         records = self._ledger.jobs()
-        for job, period in JOBS.items():
+        for job, period in self.jobs.items():
             begun = defaultdict(list)
             for line in self._lines("begin"):
                 if line[1] == job:
                     begun[datetime.fromisoformat(line[2])].append(int(line[4]))
             closed = self._closed(job)
-            instant = min([*begun, *closed])
+            instant = min([*begun, *closed], default=datetime.max.replace(tzinfo=UTC))
             while instant <= records[job].cursor:
                 self._judge(verdict, job, instant, begun[instant], closed.get(instant))
                 instant += timedelta(seconds=period)
@@ -260,12 +281,12 @@ class Fleet:
         verdict.passed += state in (State.SKIPPED, State.COALESCED)
         name = f"{job} {instant.isoformat()} {attempts} {state}"
         twice = any(times > 1 for times in Counter(attempts).values())
-        if twice or (len(attempts) > 1 and job != "rerun"):
+        if twice or (len(attempts) > 1 and job not in self.reruns):
             verdict.doubled.append(name)
         if state is State.CLAIMED and not attempts and self._settled and instant >= self._settled:
             verdict.handed_back += 1
             return
-        by_policy = state in (State.SKIPPED, State.COALESCED) and job == "latest"
+        by_policy = state in (State.SKIPPED, State.COALESCED) and job in self.lenient
         if not attempts and not by_policy and state is not State.INTERRUPTED:
             verdict.missed.append(name)
 
@@ -276,7 +297,7 @@ class Fleet:
             instant = entry.first or entry.planned_at
             while instant <= entry.planned_at:
                 closed[instant] = entry.state
-                instant += timedelta(seconds=JOBS[job])
+                instant += timedelta(seconds=self.jobs[job])
         return closed
 
     def _lines(self, word: str) -> list[list[str]]:

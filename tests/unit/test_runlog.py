@@ -251,6 +251,19 @@ def test_a_start_is_refused_once_its_claim_was_handed_back(stage: Stage) -> None
     assert after > version
 
 
+def test_a_start_that_waits_is_recorded_before_its_claim_is_handed_back(stage: Stage) -> None:
+    """In the order that they were asked for: else the claim would look started for ever."""
+    (claim,) = stage.claimed("a")
+    stage.term.suspended = True
+    told = stage.log.start(claim, stage.term), stage.log.release(claim)
+    with passing(stage.clock):
+        assert not threading.Event().wait(0.1)
+        assert not any(each.done() for each in told)
+        stage.term.suspended = False
+        assert [each.result(LONG) for each in told] == [True, True]
+    assert stage.states("a") == [State.CLAIMED]
+
+
 def test_what_the_store_refuses_for_good_is_reported(
     stage: Stage, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

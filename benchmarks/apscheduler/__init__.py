@@ -1,0 +1,1 @@
+"""Schedulers of APScheduler, elected and stock: bursts, the way from due to body, and idleness."""
