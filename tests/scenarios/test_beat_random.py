@@ -147,4 +147,3 @@ def test_all_at_random(storm: BeatStorm) -> None:
     print(f"{verdict.planned} planned, {verdict.copies} copies")  # noqa: T201  for make soak
 
     assert verdict.wrong == []
-    assert verdict.copies > 0, "there was something to be turned away"
