@@ -65,6 +65,7 @@ class BeatStorm(Storm):
     def rage(self, seconds: float) -> None:
         """Do so for some time; afterwards all is well again."""
         super().rage(seconds)
+        self.fleet.take_trap_away()
         self._thaw()
 
     def _fill_up_beats(self) -> None:

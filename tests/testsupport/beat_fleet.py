@@ -183,9 +183,12 @@ class BeatFleet(Fleet):
 
     def end(self, node: Node) -> None:
         """Have a beat end by SIGTERM, once it stands; one that is about to end anyway may do so."""
-        self.await_that(
-            lambda: not node.alive or self._stands(node), f"{node.name} neither stands nor ends"
-        )
+
+        def stands_or_ended() -> bool:
+            node.thaw()  # it may have gone on towards a trap, and stepped on it only now
+            return not node.alive or self._stands(node)
+
+        self.await_that(stands_or_ended, f"{node.name} neither stands nor ends")
         if node.alive:
             node.process.terminate()
         assert node.process.wait(_PATIENCE) == 0, f"{node.name} failed:\n{self.logs()}"
@@ -200,6 +203,10 @@ class BeatFleet(Fleet):
         loaded = self._folder / "trap.loaded"
         loaded.write_text(f"{number.name} {count}")
         loaded.rename(self._folder / "trap")
+
+    def take_trap_away(self) -> None:
+        """Have nobody go towards the trap who does not do so yet."""
+        (self._folder / "trap").unlink(missing_ok=True)
 
     def await_sprung(self, times: int) -> int:
         """Wait until traps were sprung so many times; return the id of the last one's process."""
