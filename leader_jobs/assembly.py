@@ -5,35 +5,19 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from leader_jobs.candidate import Candidate
 from leader_jobs.clock import Clock
 from leader_jobs.command import CommandRunner, Outcome, Restart
 from leader_jobs.config import Settings
 from leader_jobs.events import Observer
 from leader_jobs.jobs import Job
-from leader_jobs.ledger import Ledger
 from leader_jobs.runner import JobRunner, Timer
 from leader_jobs.runpool import RunPool
 from leader_jobs.service import Part
+from leader_jobs.standing import candidate_of, ledger_of
 from leader_jobs.stores.base import Store
 from leader_jobs.term import Term
-from leader_jobs.version import version
 
 __all__ = ["CommandWork", "command_part", "job_part"]
-
-
-def _candidate(
-    settings: Settings, election: str, store: Store, clock: Clock, observers: Iterable[Observer]
-) -> Candidate:
-    return Candidate(
-        election,
-        store=store,
-        node=settings.node,
-        ttl=settings.ttl,
-        version=version(),
-        observers=observers,
-        clock=clock,
-    )
 
 
 def job_part(
@@ -62,14 +46,8 @@ def job_part(
         run_async: runs the coroutine of an asynchronous body to its end.
         observers: told of the candidate's events.
     """
-    candidate = _candidate(settings, election, store, clock, observers)
-    ledger = Ledger(
-        store,
-        election,
-        node=settings.node,
-        owner=candidate.proposal.incarnation,
-        clock=clock,
-    )
+    candidate = candidate_of(settings, election, store=store, clock=clock, observers=observers)
+    ledger = ledger_of(candidate, store=store, clock=clock)
 
     def pool(freed: Callable[[Job, bool], None], fenced: Callable[[Term], None]) -> RunPool:
         return RunPool(
@@ -148,5 +126,7 @@ def command_part(
         restart=restart,
         grace=settings.grace,
     )
-    candidate = _candidate(settings, settings.election, store, clock, observers)
+    candidate = candidate_of(
+        settings, settings.election, store=store, clock=clock, observers=observers
+    )
     return Part(candidate, CommandWork(runner, store))

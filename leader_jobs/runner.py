@@ -214,7 +214,7 @@ class Ticker:
 
     def _claim(self) -> bool:
         """Claim and hand over; whether something is left to settle."""
-        if self._stopped or not self._term.may_start or not self._is_clock_steady():
+        if self._stopped or not self._term.may_start or not self._wall.is_steady(self._claims):
             return True
         tick = self._claims.tick(self._clock.utcnow())
         for claim in tick.claims:
@@ -230,10 +230,3 @@ class Ticker:
         # Not later than in a second: the wall clock may be stepped while a timer waits.
         latest = now + _AT_LEAST_EVERY
         return min(self._claims.next_instant() or latest, latest)
-
-    def _is_clock_steady(self) -> bool:
-        """After a jump of the wall clock, act only if the store says that we lead."""
-        jump = self._wall.settle()
-        if jump is not None and jump < 0:
-            self._claims.look_at_all()
-        return jump is not None

@@ -9,6 +9,7 @@ import logging
 from typing import Final
 
 from leader_jobs.candidate import Candidate
+from leader_jobs.claims import Claims
 from leader_jobs.clock import Clock
 
 __all__ = ["WallClock"]
@@ -55,6 +56,21 @@ class WallClock:
             return None
         self._offset = offset
         return jump
+
+    def is_steady(self, claims: Claims) -> bool:
+        """
+        Make sure, after a jump, that we still lead, and that what is due is seen anew.
+
+        Args:
+            claims: has to look at every job again if the clock was set back.
+
+        Returns:
+            Whether to go on; if not, the store did not say that we lead: do nothing, and ask again.
+        """
+        jump = self.settle()
+        if jump is not None and jump < 0:
+            claims.look_at_all()
+        return jump is not None
 
     def _present(self) -> float:
         return self._clock.utcnow().timestamp() - self._clock.now()

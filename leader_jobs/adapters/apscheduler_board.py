@@ -11,7 +11,6 @@ its jobs. What came due meanwhile is caught up on by each job's policy.
 """
 
 import logging
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -20,7 +19,7 @@ from typing import Final
 from apscheduler.job import Job as SchedulerJob
 from apscheduler.schedulers.base import BaseScheduler
 
-from leader_jobs.adapters.apscheduler_jobs import planned_job
+from leader_jobs.adapters.apscheduler_jobs import beginning, is_made_up, planned_job
 from leader_jobs.adapters.apscheduler_shelf import Shelf, Writer, shown_of
 from leader_jobs.adapters.apscheduler_stores import unrestorable
 from leader_jobs.clock import Clock
@@ -38,8 +37,6 @@ _FRESH: Final = timedelta(seconds=60)
 _JUST_NOW: Final = timedelta(seconds=5)
 #: So many seconds are written on end; then what has come due meanwhile is seen to first.
 _AT_ONCE: Final = 0.2
-#: What APScheduler makes up where no id is given.
-_MADE_UP: Final = re.compile("[0-9a-f]{32}")
 
 
 @dataclass(slots=True)
@@ -130,7 +127,7 @@ class Board:
         return {
             name
             for name, entry in self._entries.items()
-            if _MADE_UP.fullmatch(name) and self._shelves[entry.alias].shared
+            if is_made_up(name) and self._shelves[entry.alias].shared
         }
 
     def forgotten(self) -> set[str]:
@@ -140,7 +137,7 @@ class Board:
         return {
             name
             for name, record in self._known.items()
-            if _MADE_UP.fullmatch(name) and not record.schedule and name not in self._entries
+            if is_made_up(name) and not record.schedule and name not in self._entries
         }
 
     def has_shared(self) -> bool:
@@ -241,17 +238,13 @@ class Board:
             msg = f"{job.func_ref} can not be imported by this process; it stays for one that can"
             raise ConfigurationError(msg)
         former = self._entries.get(job.id)
-        rule = self._planned(job, None)
+        rule = planned_job(job, max_burst=self._max_burst, ours=self._ours.get(job.id))
         first: datetime | None = shown  # if it was moved, resumed or rescheduled
         if former is None:
             first = self._first(rule, shown, shared=self._shelves[alias].shared)
         elif former.planned is not None and former.shown == shown:
             first = former.first if _same_rule(rule, former.planned) else shown
-        return self._planned(job, first), first
-
-    def _planned(self, job: SchedulerJob, first: datetime | None) -> PlannedJob:
-        ours = self._ours.get(job.id)
-        return planned_job(job, first=first, max_burst=self._max_burst, ours=ours)
+        return (rule if first is None else beginning(rule, first)), first
 
     def _first(self, job: PlannedJob, shown: datetime, *, shared: bool) -> datetime | None:
         """Return the run time to begin with for a job that is new in this term; None: go on."""

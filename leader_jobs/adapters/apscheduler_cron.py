@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from apscheduler.triggers.cron import CronTrigger
 
+from leader_jobs.daytimes import DayTimes
 from leader_jobs.exceptions import ConfigurationError
 from leader_jobs.schedules import WallClock
 from leader_jobs.zones import Stretch, Zone
@@ -51,7 +52,7 @@ def zone_of(given: tzinfo) -> Zone:
         raise ConfigurationError(msg) from None
 
 
-class FieldTimes:
+class FieldTimes(DayTimes):
     """
     The wall times that the fields of a `CronTrigger` allow.
 
@@ -68,7 +69,7 @@ class FieldTimes:
         self._hours: Final = _allowed(by_name["hour"], range(24))
         self._minutes: Final = _allowed(by_name["minute"], range(60))
         self._seconds: Final = _allowed(by_name["second"], range(60))
-        self._per_day: Final = len(self._hours) * len(self._minutes) * len(self._seconds)
+        self._per_day = len(self._hours) * len(self._minutes) * len(self._seconds)
         self._year: Final = by_name["year"]
         self._months: Final = _allowed(by_name["month"], range(1, 13))
         self._of_days: Final = [by_name[name] for name in ("day", "week", "day_of_week")]
@@ -77,38 +78,10 @@ class FieldTimes:
         self.fixed: Final = not any(str(by_name[n]).startswith("*") for n in ("hour", "minute"))
         self.canonical: Final = ";".join(str(field) for field in fields)
 
-    def first_from(self, wall: datetime) -> datetime | None:
-        """Return the first one not before *wall*; None if the next 50 years have none."""
-        wall = _whole(wall)
-        today = wall.date()
-        for day in self._days_from(today):
-            number = self._number(wall) if day == today else 0
-            if number < self._per_day:
-                return self._wall(day, number)
-        return None
-
-    def last_before(self, wall: datetime) -> datetime | None:
-        """Return the last one before *wall*; None if the last 50 years have none."""
-        wall = _whole(wall)
-        today = wall.date()
-        for day in self._days_until(today):
-            number = self._number(wall) if day == today else self._per_day
-            if number:
-                return self._wall(day, number - 1)
-        return None
-
-    def count(self, first: datetime, end: datetime, *, cap: int) -> int:
-        """Count those in [first, end), a day at a time; stops once it reaches *cap*."""
-        first, end = _whole(first), _whole(end)
-        first_day, last_day = first.date(), end.date()
-        total = 0
-        for day in self._days_from(first_day):
-            if day > last_day or total >= cap:
-                break
-            total += self._number(end) if day == last_day else self._per_day
-            if day == first_day:
-                total -= self._number(first)
-        return total
+    @staticmethod
+    def _whole(wall: datetime) -> datetime:
+        """Return the first whole second not before *wall*."""
+        return wall.replace(microsecond=0) + _SECOND if wall.microsecond else wall
 
     def _number(self, wall: datetime) -> int:
         """Return how many times of a day come before that of *wall*, a whole second."""
@@ -313,8 +286,3 @@ def _matches(field: Any, wall: date) -> bool:
 def _length(first: date) -> int:
     """Return how many days the month has that begins on *first*."""
     return monthrange(first.year, first.month)[1]
-
-
-def _whole(wall: datetime) -> datetime:
-    """Return the first whole second not before *wall*."""
-    return wall.replace(microsecond=0) + _SECOND if wall.microsecond else wall

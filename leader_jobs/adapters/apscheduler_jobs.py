@@ -16,6 +16,7 @@ import inspect
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta, tzinfo
 from typing import Any, Final
 
@@ -25,31 +26,35 @@ from apscheduler.triggers.base import BaseTrigger
 from apscheduler.triggers.date import DateTrigger
 from apscheduler.util import obj_to_ref
 
-from leader_jobs.adapters.apscheduler_triggers import ScheduleTrigger, planned
+from leader_jobs.adapters.apscheduler_triggers import Planned, ScheduleTrigger, planned
 from leader_jobs.exceptions import ConfigurationError
 from leader_jobs.jobs import Job, Restriction
 from leader_jobs.names import check_job
 from leader_jobs.occurrences import CatchUp, Policy
 from leader_jobs.planned import PlannedJob
 
-__all__ = ["arguments_of", "named", "planned_job", "stable_id"]
+__all__ = [
+    "arguments_of",
+    "beginning",
+    "is_made_up",
+    "named",
+    "planned_job",
+    "stable_id",
+    "zone_for",
+]
 
 _MICRO: Final = timedelta(microseconds=1)
 _LONGEST: Final = 100
-#: What APScheduler calls a job that was given no id.
-_RANDOM: Final = re.compile("[0-9a-f]{32}")
+_MADE_UP: Final = re.compile("[0-9a-f]{32}")
 _ALL_NEED_ONE: Final = "every process has to know the job by the same id"
 
 
-def planned_job(
-    job: SchedulerJob, *, first: datetime | None, max_burst: int, ours: Job | None = None
-) -> PlannedJob:
+def planned_job(job: SchedulerJob, *, max_burst: int, ours: Job | None = None) -> PlannedJob:
     """
     Return what the ledger has to know of *job*.
 
     Args:
         job: the job, as its store has it.
-        first: the run time before which none counts; None if the trigger says it all.
         max_burst: how many missed run times are run at most.
         ours: the ``@leader_only`` job it was made of, whose policy counts then.
 
@@ -61,12 +66,21 @@ def planned_job(
     rerun = ours or restriction
     return PlannedJob(
         name=check_job(job.id),
-        schedule=planned(job.trigger, first=first),
+        schedule=planned(job.trigger),
         policy=policy,
         rerun_on_crash=rerun is not None and rerun.rerun_on_crash,
         task=job.func_ref or "",
-        since=first - _MICRO if first is not None else None,
     )
+
+
+def beginning(job: PlannedJob, first: datetime) -> PlannedJob:
+    """Return *job* with *first*, in UTC, as a run time before which none counts."""
+    return replace(job, schedule=Planned(job.schedule, first), since=first - _MICRO)
+
+
+def is_made_up(job_id: str) -> bool:
+    """Whether APScheduler made *job_id* up, because the job was given none."""
+    return _MADE_UP.fullmatch(job_id) is not None
 
 
 def zone_for(job: SchedulerJob, scheduler: BaseScheduler) -> tzinfo:
@@ -144,7 +158,7 @@ def named(
     made = {
         job.id: stable_id(job.func, job.trigger, job.args, job.kwargs)
         for job, _, _ in pending
-        if _RANDOM.fullmatch(job.id)
+        if is_made_up(job.id)
     }
     if len(set(made.values())) < len(made):
         msg = "the same job is added twice without an id; if both are meant, give each an id="

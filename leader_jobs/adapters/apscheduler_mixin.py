@@ -42,7 +42,7 @@ from leader_jobs.adapters.apscheduler_jobs import arguments_of, stable_id
 from leader_jobs.adapters.apscheduler_node import SchedulerNode
 from leader_jobs.adapters.apscheduler_settings import (
     SECTION,
-    check_section,
+    check_beside,
     options_of,
     settings_of,
 )
@@ -93,7 +93,8 @@ class LeaderMixin(BaseScheduler):  # type: ignore[misc]  # APScheduler is not ty
 
     def _configure(self, config: dict[str, Any]) -> None:
         given = config.pop(SECTION, {})
-        check_section(given, config)
+        options_of(given)
+        check_beside(config)
         graceful = "misfire_grace_time" not in config.get("job_defaults", {})
         super()._configure(config)
         self._adopt(given, None, graceful=graceful)

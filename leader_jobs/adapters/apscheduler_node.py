@@ -18,17 +18,15 @@ from leader_jobs.adapters.apscheduler_onlooker import Onlooker
 from leader_jobs.adapters.apscheduler_runs import Runs
 from leader_jobs.adapters.apscheduler_settings import SchedulerOptions
 from leader_jobs.adapters.apscheduler_ticking import SchedulerTerm
-from leader_jobs.candidate import Candidate
 from leader_jobs.clock import Clock, SystemClock
 from leader_jobs.config import Settings
 from leader_jobs.events import Event, TermEnded
 from leader_jobs.exceptions import ConfigurationError, Fenced, StoreError
 from leader_jobs.jobs import Job
-from leader_jobs.ledger import Ledger
 from leader_jobs.runlog import RunLog
+from leader_jobs.standing import candidate_of, ledger_of
 from leader_jobs.stores.factory import open_store
 from leader_jobs.term import Term
-from leader_jobs.version import version
 
 __all__ = ["SchedulerNode"]
 
@@ -78,22 +76,14 @@ class SchedulerNode:
         self._begin = begin
         self._clock: Clock = SystemClock()
         self._store = open_store(settings, clock=self._clock)
-        self._candidate = Candidate(
+        self._candidate = candidate_of(
+            settings,
             settings.election,
             store=self._store,
-            node=settings.node,
-            ttl=settings.ttl,
-            version=version(),
+            clock=self._clock,
             observers=[self._on_event],
-            clock=self._clock,
         )
-        self._ledger = Ledger(
-            self._store,
-            settings.election,
-            node=settings.node,
-            owner=self._candidate.proposal.incarnation,
-            clock=self._clock,
-        )
+        self._ledger = ledger_of(self._candidate, store=self._store, clock=self._clock)
         self._log = RunLog(self._ledger, clock=self._clock, fenced=self._candidate.lose)
         self._runs = Runs(
             scheduler, ledger=self._ledger, log=self._log, clock=self._clock, freed=self._freed

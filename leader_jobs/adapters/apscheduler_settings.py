@@ -20,7 +20,7 @@ from leader_jobs.names import nearest
 __all__ = [
     "SECTION",
     "SchedulerOptions",
-    "check_section",
+    "check_beside",
     "embedded_store",
     "options_of",
     "settings_of",
@@ -89,21 +89,14 @@ def options_of(given: Mapping[str, Any]) -> SchedulerOptions:
     return SchedulerOptions(**own)
 
 
-def check_section(given: object, around: Mapping[str, Any]) -> None:
+def check_beside(config: Mapping[str, Any]) -> None:
     """
-    Refuse a section that is none, and settings that are beside it, where they would mean nothing.
-
-    Args:
-        given: what is in the section's place.
-        around: the configuration it was found in.
+    Refuse settings that are in APScheduler's *config* beside our section, where they mean nothing.
 
     Raises:
         ConfigurationError: naming the key and the way out.
     """
-    if not isinstance(given, Mapping):
-        msg = f"{SECTION} is {given!r}; write {SECTION}={{'election': …}}"
-        raise ConfigurationError(msg)
-    for key in around:
+    for key in config:
         if key in _SETTINGS:
             msg = f"{key!r} is no option of APScheduler's; write {SECTION}={{{key!r}: …}}"
             raise ConfigurationError(msg)

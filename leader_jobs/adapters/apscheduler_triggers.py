@@ -6,9 +6,9 @@ instants. `planned` answers for every kind of trigger, always without jitter:
 
 =============================================  ====================================================
 ``IntervalTrigger`` with a ``start_date``      start_date + n * period
-``IntervalTrigger`` without                    `Paced`: cursor + n * period
+``IntervalTrigger`` without                    a pace: cursor + n * period
 ``CronTrigger``, ``CalendarIntervalTrigger``   a set of wall times: `leader_jobs.adapters.apscheduler_cron`
-``DateTrigger``                                `Once`
+``DateTrigger``                                that one instant
 ``OrTrigger``, ``AndTrigger``                  what their parts make together, and
 all others                                     a chain: `leader_jobs.adapters.apscheduler_chains`
 `ScheduleTrigger`                              its schedule's own
@@ -36,9 +36,10 @@ from leader_jobs.adapters.apscheduler_chains import Both, Chain, Either, by_curs
 from leader_jobs.adapters.apscheduler_cron import CalendarClock, CronClock
 from leader_jobs.adapters.apscheduler_foreign import Foreign, jitter_of
 from leader_jobs.exceptions import ConfigurationError
+from leader_jobs.pacing import Once, Paced
 from leader_jobs.schedules import Every, Schedule, as_utc, microseconds
 
-__all__ = ["Once", "Paced", "Planned", "ScheduleTrigger", "jitter_of", "planned"]
+__all__ = ["Planned", "ScheduleTrigger", "jitter_of", "planned"]
 
 _MICRO: Final = timedelta(microseconds=1)
 _SHORTEST: Final = timedelta(seconds=0.1)
@@ -163,74 +164,6 @@ class Planned:
         return self._rule.describe()
 
 
-class Paced:
-    """
-    The instants ``cursor + n * period``, for n from 1: an interval without a start of its own.
-
-    Args:
-        period: how far they are apart, from 0.1 s.
-
-    Stock APScheduler counts from the moment the process made the trigger, so that each process has
-    instants of its own. Here the ledger's cursor is what is counted from: this is a set only
-    relative to where one begins. *after* must be the cursor, as it is for
-    `leader_jobs.occurrences.plan`.
-    """
-
-    by_cursor: Final = True
-
-    def __init__(self, period: timedelta) -> None:
-        self._period: Final = period
-        self.fingerprint: Final = f"aps-interval:{period // _MICRO}"
-
-    def next_after(self, instant: datetime) -> datetime | None:
-        """Return the instant one period after *instant*; None after the year 9999."""
-        return self._from(instant).next_after(instant)
-
-    def latest_until(self, instant: datetime, *, after: datetime) -> datetime | None:
-        """Return the newest instant, counted from *after*, not later than *instant*."""
-        return self._from(after).latest_until(instant, after=after)
-
-    def count_between(self, after: datetime, until: datetime, *, cap: int) -> tuple[int, bool]:
-        """Count the instants, counted from *after*, not later than *until*; always exact."""
-        return self._from(after).count_between(after, until, cap=cap)
-
-    def describe(self) -> str:
-        """Return the rule in words: ``every 30 s``."""
-        return Every(self._period).describe()
-
-    def _from(self, cursor: datetime) -> Every:
-        return Every(self._period, anchor=cursor)
-
-
-class Once:
-    """
-    One instant, and no other.
-
-    Args:
-        instant: it.
-    """
-
-    def __init__(self, instant: datetime) -> None:
-        self._instant: Final = as_utc(instant)
-        self.fingerprint: Final = f"aps-date:{self._instant.isoformat()}"
-
-    def next_after(self, instant: datetime) -> datetime | None:
-        """Return the instant if it is strictly after *instant*."""
-        return self._instant if self._instant > as_utc(instant) else None
-
-    def latest_until(self, instant: datetime, *, after: datetime) -> datetime | None:
-        """Return the instant if it is later than *after* and not later than *instant*."""
-        return self._instant if as_utc(after) < self._instant <= as_utc(instant) else None
-
-    def count_between(self, after: datetime, until: datetime, *, cap: int) -> tuple[int, bool]:
-        """Return 1 if the instant is later than *after* and not later than *until*, or 0."""
-        return int(self.latest_until(until, after=after) is not None), True
-
-    def describe(self) -> str:
-        """Return the rule in words: ``once at 2026-03-01T12:00:00+00:00``."""
-        return f"once at {self._instant.isoformat()}"
-
-
 class Bounded:
     """
     The instants of a rule that are not before *start* and not after *end*.
@@ -298,7 +231,7 @@ def _interval(trigger: IntervalTrigger) -> Schedule:
     """
     length = microseconds("interval", trigger.interval, least=_SHORTEST)
     start, end = trigger.start_date, trigger.end_date
-    paced = Paced(timedelta(microseconds=length))
+    paced = Paced(timedelta(microseconds=length), kind="aps-interval")
     if start is None or start.microsecond:
         return _bounded(paced, None, end)
     return Bounded(Every(trigger.interval, anchor=start), start, end, like=paced)
@@ -327,7 +260,7 @@ def _known() -> dict[Any, Callable[[Any], Schedule]]:
     rules: dict[Any, Callable[[Any], Schedule]] = {
         IntervalTrigger: _interval,
         CronTrigger: _cron,
-        DateTrigger: lambda trigger: Once(trigger.run_date),
+        DateTrigger: lambda trigger: Once(trigger.run_date, kind="aps-date"),
         OrTrigger: _either,
         AndTrigger: _both,
         ScheduleTrigger: lambda trigger: trigger.schedule,

@@ -48,10 +48,10 @@ from leader_jobs.candidate import Candidate
 from leader_jobs.clock import Clock, SystemClock
 from leader_jobs.config import Settings
 from leader_jobs.exceptions import ConfigurationError
+from leader_jobs.standing import candidate_of
 from leader_jobs.stores.base import Store
 from leader_jobs.stores.factory import open_store
 from leader_jobs.term import Term, held_terms
-from leader_jobs.version import version
 
 __all__ = ["LeaderConsuming", "install", "queue_of"]
 
@@ -208,14 +208,7 @@ class LeaderConsuming(bootsteps.StartStopStep):
         consumer.on_task_request = self._reserve
 
     def _follow(self, settings: Settings, election: str) -> Following:
-        candidate = Candidate(
-            election,
-            store=self._store,
-            node=settings.node,
-            ttl=settings.ttl,
-            version=version(),
-            clock=self._clock,
-        )
+        candidate = candidate_of(settings, election, store=self._store, clock=self._clock)
         return Following(
             candidate, self._shared, changed=self.ask, lost=self._lost, clock=self._clock
         )

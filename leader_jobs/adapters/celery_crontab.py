@@ -23,6 +23,7 @@ from typing import Final
 
 from celery.utils.time import LocalTimezone
 
+from leader_jobs.daytimes import DayTimes
 from leader_jobs.exceptions import ConfigurationError
 from leader_jobs.schedules import as_utc
 from leader_jobs.zones import Zone
@@ -41,7 +42,7 @@ _GIVE_UP: Final = 50
 _LONGEST_MONTHS: Final = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 
 
-class WallTimes:
+class WallTimes(DayTimes):
     """
     The wall times that the fields of a crontab allow, whatever the zone.
 
@@ -69,7 +70,7 @@ class WallTimes:
         self._hours: Final = tuple(sorted(hours))
         self._days: Final = tuple(sorted(days))
         self._weekdays: Final = frozenset(weekdays)
-        self._per_day: Final = len(self._minutes) * len(self._hours)
+        self._per_day = len(self._minutes) * len(self._hours)
         # Only months that can have a match are looked at: none of them, if there never is one.
         first = self._days[0] if self._days and self._per_day and self._weekdays else 32
         self._months: Final = tuple(m for m in sorted(months) if first <= _LONGEST_MONTHS[m - 1])
@@ -83,45 +84,19 @@ class WallTimes:
             )
         )
 
-    def first_from(self, wall: datetime) -> datetime | None:
-        """Return the first one not before *wall*; None if the next 50 years have none."""
-        wall = _whole(wall)
-        today = wall.date()
-        for day in self._days_from(today):
-            number = self._number(wall) if day == today else 0
-            if number < self._per_day:
-                return self._wall(day, number)
-        return None
-
-    def last_before(self, wall: datetime) -> datetime | None:
-        """Return the last one before *wall*; None if the last 50 years have none."""
-        wall = _whole(wall)
-        today = wall.date()
-        for day in self._days_until(today):
-            number = self._number(wall) if day == today else self._per_day
-            if number:
-                return self._wall(day, number - 1)
-        return None
-
-    def count(self, first: datetime, end: datetime, *, cap: int) -> int:
-        """Count those in [first, end), a day at a time; stops once it reaches *cap*."""
-        first, end = _whole(first), _whole(end)
-        first_day, last_day = first.date(), end.date()
-        total = 0
-        for day in self._days_from(first_day):
-            if day > last_day or total >= cap:
-                break
-            total += self._number(end) if day == last_day else self._per_day
-            if day == first_day:
-                total -= self._number(first)
-        return total
-
     def between(self, first: datetime, end: datetime) -> Iterator[datetime]:
         """Yield those in [first, end), in order."""
         wall = self.first_from(first)
         while wall is not None and wall < end:
             yield wall
             wall = self.first_from(wall + _MINUTE)
+
+    @staticmethod
+    def _whole(wall: datetime) -> datetime:
+        """Return the first whole minute not before *wall*."""
+        if wall.second or wall.microsecond:
+            wall = wall.replace(second=0, microsecond=0) + _MINUTE
+        return wall
 
     def _number(self, wall: datetime) -> int:
         """Return how many times of day come before the one of *wall*, on a day that matches."""
@@ -370,13 +345,6 @@ def _zone(given: tzinfo) -> Zone:
             name,
         )
         return _Unnamed(given, name)
-
-
-def _whole(wall: datetime) -> datetime:
-    """Return the first whole minute not before *wall*."""
-    if wall.second or wall.microsecond:
-        wall = wall.replace(second=0, microsecond=0) + _MINUTE
-    return wall
 
 
 def _spell(numbers: Collection[int], everything: range) -> str:

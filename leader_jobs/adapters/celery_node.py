@@ -14,14 +14,12 @@ from celery.beat import Scheduler
 from leader_jobs.adapters.celery_publisher import Publisher
 from leader_jobs.adapters.celery_ticking import BeatTerm
 from leader_jobs.adapters.celery_timetable import Timetable
-from leader_jobs.candidate import Candidate
 from leader_jobs.clock import Clock, SystemClock
 from leader_jobs.config import Settings
 from leader_jobs.exceptions import Fenced, LeaderJobsError, StoreError
-from leader_jobs.ledger import Ledger
+from leader_jobs.standing import candidate_of, ledger_of
 from leader_jobs.stores.factory import open_store
 from leader_jobs.term import Term
-from leader_jobs.version import version
 
 __all__ = ["BeatNode"]
 
@@ -55,21 +53,13 @@ class BeatNode:
         self._settings = settings
         self._clock: Clock = SystemClock()
         self._store = open_store(settings, clock=self._clock)
-        self._candidate = Candidate(
+        self._candidate = candidate_of(
+            settings,
             settings.election,
             store=self._store,
-            node=settings.node,
-            ttl=settings.ttl,
-            version=version(),
             clock=self._clock,
         )
-        self._ledger = Ledger(
-            self._store,
-            settings.election,
-            node=settings.node,
-            owner=self._candidate.proposal.incarnation,
-            clock=self._clock,
-        )
+        self._ledger = ledger_of(self._candidate, store=self._store, clock=self._clock)
         wrapped = scheduler(app=app, lazy=True, **arguments)
         self._look_every = min(wrapped.max_interval or _LOOK_EVERY, _LOOK_EVERY)
         self._timetable = Timetable(app, wrapped)

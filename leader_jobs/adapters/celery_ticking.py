@@ -197,12 +197,7 @@ class BeatTerm:
     # -- time -------------------------------------------------------------------------------------
 
     def _may_go_on(self) -> bool:
-        if not self._term.may_start:
-            return False
-        jump = self._wall.settle()
-        if jump is not None and jump < 0:
-            self._claims.look_at_all()
-        return jump is not None
+        return self._term.may_start and self._wall.is_steady(self._claims)
 
     def _until_next(self, *, unsettled: bool) -> float:
         if unsettled:

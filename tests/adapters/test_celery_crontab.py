@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 
 from leader_jobs.adapters.celery_schedules import Crontab, planned
 from leader_jobs.schedules import Schedule
+from testsupport.clock_changes import listing, listing_backwards
 
 MICRO = timedelta(microseconds=1)
 MINUTE = timedelta(minutes=1)
@@ -43,26 +44,6 @@ def rule(line: str, zone: str | tzinfo = "UTC") -> Schedule:
     """Return the instants of a crontab line in a zone."""
     minute, hour, day, month, weekday = line.split()
     return planned(crontab(minute, hour, weekday, day, month), name="entry", app=application(zone))
-
-
-def listing(schedule: Schedule, since: datetime, until: datetime) -> list[datetime]:
-    """Walk forward through the planned instants in (since, until]."""
-    found = []
-    instant = schedule.next_after(since)
-    while instant is not None and instant <= until:
-        found.append(instant)
-        instant = schedule.next_after(instant)
-    return found
-
-
-def listing_backwards(schedule: Schedule, since: datetime, until: datetime) -> list[datetime]:
-    """Walk backward through the same instants, and return them in order."""
-    found: list[datetime] = []
-    instant = schedule.latest_until(until, after=since)
-    while instant is not None:
-        found.insert(0, instant)
-        instant = schedule.latest_until(instant - MICRO, after=since)
-    return found
 
 
 # -- where clocks change --------------------------------------------------------------------------
