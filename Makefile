@@ -78,7 +78,7 @@ $(VENV)/with-demo: $(VENV)/ready pyproject.toml
 
 $(VENV)/with-test: $(VENV)/ready pyproject.toml
 	@echo "installing the dependency group 'test' into $(VENV)"
-	@$(PIP) install --editable ".[django,apscheduler,celery,cron]" --group test
+	@$(PIP) install --editable ".[django,apscheduler,celery,cron,cli,metrics]" --group test
 	@touch $@
 
 # For tests that are skipped otherwise.
@@ -96,7 +96,7 @@ $(PEERS)/ready: $(VENV)/ready pyproject.toml
 
 $(VENV)/with-dev: $(VENV)/ready pyproject.toml
 	@echo "installing the dependency group 'dev' into $(VENV)"
-	@$(PIP) install --editable ".[django,apscheduler,celery,cron]" --group dev
+	@$(PIP) install --editable ".[django,apscheduler,celery,cron,cli,metrics]" --group dev
 	@touch $@
 
 # pip knows dependency groups from 25.1 on.

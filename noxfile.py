@@ -12,6 +12,6 @@ def tests(session: nox.Session, django: str) -> None:
     """Test the built wheel, never the checkout."""
     if session.python == "3.13" and django == "4.2":
         session.skip("Django 4.2 does not support Python 3.13")
-    extras = "[django,apscheduler,celery,cron]"
+    extras = "[django,apscheduler,celery,cron,cli,metrics]"
     session.install(f".{extras}", "--group", "test", f"django~={django}.0")
     session.run("pytest", *session.posargs, env={"PYTHONSAFEPATH": "1"})

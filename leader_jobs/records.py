@@ -7,13 +7,12 @@ last `HISTORY` entries, so that nothing grows without bound. All are JSON, for p
 own tools; what can not be read back is never guessed at.
 """
 
-import json
-from dataclasses import dataclass, fields, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final, Self
 
-from leader_jobs.exceptions import LeaderJobsError
+from leader_jobs.jsonrecords import UnreadableRecord, checked, dump, instant, load, plain
 from leader_jobs.occurrences import Passed, Reason
 
 __all__ = [
@@ -34,7 +33,6 @@ HISTORY: Final = 100
 #: A body that kills its process would otherwise take down one process after the other, for ever.
 MOST_ATTEMPTS: Final = 5
 JOBS_PREFIX: Final = "jobs/"
-_FORMAT: Final = 1
 
 
 _INSTANTS: Final = (
@@ -45,10 +43,6 @@ _INSTANTS: Final = (
     "dispatched_at",
     "first",
 )
-
-
-class UnreadableRecord(LeaderJobsError):
-    """A record is not one this version can read; the job it belongs to is left alone."""
 
 
 class State(StrEnum):
@@ -101,6 +95,7 @@ class OccurrenceRecord:
         owner: the incarnation of the process that runs it; empty before.
         attempt: 1, or more after a crash of a job that asked to be rerun.
         reason: why it was skipped, interrupted or failed; one line.
+        asked_by: who asked for it, where it was not planned by a schedule; else empty.
         first: of a range, its first planned instant.
         count: how many occurrences it stands for.
         exact: whether *count* is exact, or only a lower bound.
@@ -120,18 +115,19 @@ class OccurrenceRecord:
     owner: str = ""
     attempt: int = 1
     reason: str = ""
+    asked_by: str = ""
     first: datetime | None = None
     count: int = 1
     exact: bool = True
 
     def encode(self) -> bytes:
         """Return the bytes to keep."""
-        return _dump(_plain(self))
+        return dump(plain(self))
 
     @classmethod
     def decode(cls, raw: bytes) -> Self:
         """Read a record back; raise `UnreadableRecord` if that is not certain."""
-        return cls.read(_load(raw))
+        return cls.read(load(raw))
 
     @classmethod
     def read(cls, found: Any) -> Self:
@@ -140,14 +136,12 @@ class OccurrenceRecord:
             values = {key: value for key, value in found.items() if key != "v"}
             for key in _INSTANTS:
                 if values.get(key) is not None:
-                    values[key] = _instant(values[key])
+                    values[key] = instant(values[key])
             values["state"] = State(values["state"])
-            record = cls(**values)
-            _check_kinds(record)
+            return checked(cls(**values))
         except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
             msg = f"not an occurrence record this version can read ({error})"
             raise UnreadableRecord(msg) from None
-        return record
 
     def dispatched(self, now: datetime, *, token: int) -> Self:
         """Return the record of this occurrence with one more message, sent under *token*."""
@@ -216,6 +210,7 @@ class JobRecord:
         cursor: every occurrence planned up to this instant is accounted for.
         sequence: how many occurrence records there have been.
         task: the name of what it runs, where that has one of its own (a Celery task); else empty.
+        due: the next planned instant, as the leader last wrote it; None if there is none.
         open: the occurrences claimed and not closed, oldest first.
     """
 
@@ -224,27 +219,27 @@ class JobRecord:
     words: str
     cursor: datetime
     task: str = ""
+    due: datetime | None = None
     sequence: int = 0
     open: tuple[OccurrenceRecord, ...] = ()
 
     def encode(self) -> bytes:
         """Return the bytes to keep."""
-        return _dump(_plain(self) | {"open": [_plain(entry) for entry in self.open]})
+        return dump(plain(self) | {"open": [plain(entry) for entry in self.open]})
 
     @classmethod
     def decode(cls, raw: bytes) -> Self:
         """Read a record back; raise `UnreadableRecord` if that is not certain."""
-        found = _load(raw)
+        values = load(raw)
         try:
-            values = {key: value for key, value in found.items() if key != "v"}
-            values["cursor"] = _instant(values["cursor"])
+            for key in ("cursor", "due"):
+                if values.get(key) is not None:
+                    values[key] = instant(values[key])
             values["open"] = tuple(OccurrenceRecord.read(entry) for entry in values["open"])
-            record = cls(**values)
-            _check_kinds(record)
+            return checked(cls(**values))
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             msg = f"not a job record this version can read ({error})"
             raise UnreadableRecord(msg) from None
-        return record
 
     def find(self, sequence: int) -> OccurrenceRecord | None:
         """Return the open occurrence number *sequence*, or None."""
@@ -292,59 +287,3 @@ class JobRecord:
             ended_at=now,
         )
         return replace(self, cursor=passed.last, sequence=self.sequence + 1), entry
-
-
-_ENCODER: Final = json.JSONEncoder(separators=(",", ":"))
-#: Names and defaults of the fields of each kind of record: a tick writes a thousand of them.
-_FIELDS: Final = {
-    kind: tuple((field.name, field.default) for field in fields(kind))
-    for kind in (OccurrenceRecord, JobRecord)
-}
-
-
-def _plain(record: OccurrenceRecord | JobRecord) -> dict[str, Any]:
-    plain: dict[str, Any] = {"v": _FORMAT}
-    for name, default in _FIELDS[type(record)]:
-        value = getattr(record, name)
-        if isinstance(value, datetime):
-            value = (value if value.tzinfo is UTC else value.astimezone(UTC)).isoformat()
-        elif value == default:
-            continue
-        plain[name] = value
-    return plain
-
-
-def _check_kinds(record: OccurrenceRecord | JobRecord) -> None:
-    """Raise `TypeError` if a field is not of the kind it is declared to be."""
-    for field in fields(record):
-        kind: Any = tuple if field.name == "open" else field.type
-        value = getattr(record, field.name)
-        if not isinstance(value, kind):
-            msg = f"{field.name} can not be a {type(value).__name__}"
-            raise TypeError(msg)
-
-
-def _dump(plain: dict[str, Any]) -> bytes:
-    return _ENCODER.encode(plain).encode()
-
-
-def _load(raw: bytes) -> dict[str, Any]:
-    try:
-        found = json.loads(raw)
-        known = found["v"] == _FORMAT
-    except (ValueError, TypeError, KeyError, RecursionError):
-        msg = "not a record of this library"
-        raise UnreadableRecord(msg) from None
-    if not known:
-        msg = f"format {found['v']!r} is not {_FORMAT}: written by another version of this library"
-        raise UnreadableRecord(msg)
-    assert isinstance(found, dict)  # noqa: S101  for mypy: only a dict has a "v"
-    return found
-
-
-def _instant(text: str) -> datetime:
-    instant = datetime.fromisoformat(text)
-    if instant.tzinfo is None:
-        msg = f"{text!r} has no time zone"
-        raise ValueError(msg)
-    return instant.astimezone(UTC)
