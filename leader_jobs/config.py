@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["ENVIRONMENT_PREFIX", "Application", "Settings", "Timing", "application", "redact"]
 
 ENVIRONMENT_PREFIX: Final = "LEADER_JOBS_"
-#: Set for the command under ``runleader -- CMD`` to read; not a setting.
-_INFORMATIONAL = "TOKEN"
+#: Set for commands to read, that under ``runleader -- CMD`` and those of hooks; not settings.
+_INFORMATIONAL = "TOKEN|EVENT|REASON"
 #: What Kubernetes sets in every pod beside a Service that is called ``leader-jobs``.
 _SERVICE_LINKS = "SERVICE_HOST|SERVICE_PORT.*|PORT(_.*)?"
 _NOT_OURS: Final = re.compile(f"{_INFORMATIONAL}|{_SERVICE_LINKS}")
@@ -89,6 +89,12 @@ class Settings:
         ca_file: the certificate authority that the servers' certificates must come from.
         cert_file: this client's certificate.
         key_file: the key of that certificate.
+        probe_port: the port that probes are answered on, 0 for any that is free; None for no probes.
+        probe_host: the address they are answered on.
+        metrics: whether ``/metrics`` is one of them; needs the extra ``metrics``.
+        on_elected: a command that is run when a term of this process begins; no shell reads it.
+        on_stepped_down: a command that is run when one has ended.
+        hook_timeout: seconds after which such a command is killed.
     """
 
     store: str
@@ -104,6 +110,12 @@ class Settings:
     ca_file: "Path | None" = None
     cert_file: "Path | None" = None
     key_file: "Path | None" = None
+    probe_port: int | None = None
+    probe_host: str = "127.0.0.1"
+    metrics: bool = False
+    on_elected: str | None = None
+    on_stepped_down: str | None = None
+    hook_timeout: float = 30.0
 
     def __post_init__(self) -> None:
         check_namespace(self.namespace)
@@ -112,6 +124,12 @@ class Settings:
         _check_range("ttl", self.ttl, 2.0, 3600.0, "seconds")
         _check_range("grace", self.grace, 0.0, 86400.0, "seconds")
         _check_range("workers", self.workers, 1, 1000, "threads")
+        _check_range("hook_timeout", self.hook_timeout, 0.1, 3600.0, "seconds")
+        if self.probe_port is not None:
+            _check_range("probe_port", self.probe_port, 0, 65535, "(0: any that is free)")
+        _check_host("probe_host", self.probe_host)
+        _check_command("on_elected", self.on_elected)
+        _check_command("on_stepped_down", self.on_stepped_down)
         _check_store(self.store)
         self._check_credentials()
 
@@ -216,12 +234,16 @@ def _known(name: str, source: str, spell: Any) -> str:
     raise ConfigurationError(msg)
 
 
-_FLOATS: Final = frozenset({"ttl", "grace"})
-_INTEGERS: Final = frozenset({"workers"})
+_FLOATS: Final = frozenset({"ttl", "grace", "hook_timeout"})
+_INTEGERS: Final = frozenset({"workers", "probe_port"})
+_BOOLEANS: Final = frozenset({"metrics"})
 _PATHS: Final = frozenset({"password_file", "ca_file", "cert_file", "key_file"})
+_TRUTHS: Final = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
 
 def _convert(name: str, value: Any, source: str) -> Any:
+    if name in _BOOLEANS:
+        return _boolean(value, source)
     kind: type = str
     if name in _FLOATS:
         kind = float
@@ -244,6 +266,35 @@ def _convert(name: str, value: Any, source: str) -> Any:
         what = {float: "a number", int: "a whole number"}.get(kind, "a path")
         msg = f"{source} is {value!r}; it must be {what}"
         raise ConfigurationError(msg) from None
+
+
+def _boolean(value: Any, source: str) -> bool:
+    truth = value if isinstance(value, bool) else _TRUTHS.get(str(value).lower())
+    if truth is None:
+        msg = f"{source} is {value!r}; it must be true or false (or yes, no, 1, 0)"
+        raise ConfigurationError(msg)
+    return truth
+
+
+def _check_host(name: str, host: str) -> None:
+    if not host or any(c.isspace() or c in "/@[]" for c in host):
+        msg = f"{name} is {host!r}; it must be an address or a host name, such as 0.0.0.0 or ::"
+        raise ConfigurationError(msg)
+
+
+def _check_command(name: str, command: str | None) -> None:
+    if command is None:
+        return
+    import shlex
+
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        msg = f"{name} is {command!r}, which can not be read: {error}; close the quotation"
+        raise ConfigurationError(msg) from None
+    if not words:
+        msg = f"{name} is empty; name a command, or leave it out"
+        raise ConfigurationError(msg)
 
 
 def _check_range(name: str, value: float, low: float, high: float, unit: str) -> None:

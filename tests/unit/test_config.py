@@ -85,7 +85,8 @@ def test_the_environment_of_the_process_is_the_default(monkeypatch: pytest.Monke
 
 def test_other_variables_are_nobodys_business() -> None:
     """Variables of others, and the token a supervised command is told, are no settings."""
-    settings = load(environ={"PATH": "/bin", "LEADER_JOBSTTL": "1", "LEADER_JOBS_TOKEN": "7"})
+    told = {"LEADER_JOBS_TOKEN": "7", "LEADER_JOBS_EVENT": "elected", "LEADER_JOBS_REASON": "lost"}
+    settings = load(environ={"PATH": "/bin", "LEADER_JOBSTTL": "1", **told})
 
     assert settings.ttl == 15.0
 
@@ -149,6 +150,10 @@ def test_the_mapping_goes_by_its_owners_name() -> None:
         ("grace", float("nan")),
         ("workers", 0),
         ("workers", 1001),
+        ("probe_port", -1),
+        ("probe_port", 65536),
+        ("hook_timeout", 0),
+        ("hook_timeout", 3601),
     ],
 )
 def test_numbers_out_of_range_are_refused(key: str, value: Any) -> None:
@@ -159,7 +164,8 @@ def test_numbers_out_of_range_are_refused(key: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("ttl", 2), ("ttl", 3600), ("grace", 0), ("workers", 1)]
+    ("key", "value"),
+    [("ttl", 2), ("ttl", 3600), ("grace", 0), ("workers", 1), ("probe_port", 0)],
 )
 def test_the_ends_of_a_range_belong_to_it(key: str, value: float) -> None:
     """The smallest and the largest value work."""
@@ -180,6 +186,12 @@ def test_the_ends_of_a_range_belong_to_it(key: str, value: float) -> None:
         ({"NODE": 5}, "must be a string, not int"),
         ({"ELECTION": True}, "must be a string, not bool"),
         ({"STORE": Path("/var/lib/x")}, "must be a string"),
+        ({"PROBE_PORT": "http"}, "a whole number"),
+        ({"PROBE_HOST": 5}, "must be a string, not int"),
+        ({"METRICS": "maybe"}, "true or false"),
+        ({"METRICS": 2}, "true or false"),
+        ({"METRICS": ""}, "true or false"),
+        ({"ON_ELECTED": ["/bin/true"]}, "must be a string, not list"),
     ],
 )
 def test_values_of_the_wrong_kind_are_refused(mapping: dict[str, Any], words: str) -> None:
@@ -196,6 +208,39 @@ def test_values_of_the_wrong_kind_are_refused(mapping: dict[str, Any], words: st
 def test_names_are_checked(key: str, value: str) -> None:
     """A name that must not become a key does not get into settings."""
     assert key in refused(None, **{key: value})
+
+
+@pytest.mark.parametrize(
+    ("text", "truth"),
+    [("1", True), ("true", True), ("Yes", True), ("0", False), ("FALSE", False), ("no", False)],
+)
+def test_yes_and_no_as_text(text: str, truth: bool) -> None:
+    """The environment has no booleans, and a word for "no" is never taken for "yes"."""
+    assert load(environ={"LEADER_JOBS_METRICS": text}).metrics is truth
+
+
+@pytest.mark.parametrize("host", ["", "127.0.0.1/8", "http://localhost", "local host", "[::1]"])
+def test_no_address(host: str) -> None:
+    """What nobody could listen on is refused before anything starts."""
+    assert f"probe_host is {host!r}" in refused(None, probe_host=host)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "::", "fe80::1%eth0", "node-1.internal"])
+def test_addresses(host: str) -> None:
+    """Addresses of both families and names."""
+    assert load(probe_host=host).probe_host == host
+
+
+@pytest.mark.parametrize(
+    ("command", "words"), [("", "is empty"), ("  ", "is empty"), ("logger 'lost", "No closing")]
+)
+@pytest.mark.parametrize("key", ["on_elected", "on_stepped_down"])
+def test_commands_that_are_none(key: str, command: str, words: str) -> None:
+    """A hook that could never run is refused by its key."""
+    message = refused(None, **{key: command})
+
+    assert message.startswith(f"{key} is ")
+    assert words in message
 
 
 def test_settings_can_not_be_changed() -> None:
