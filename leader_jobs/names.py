@@ -17,6 +17,7 @@ __all__ = [
     "check_job",
     "check_namespace",
     "check_node",
+    "is_election",
     "nearest",
     "runners_of",
 ]
@@ -61,6 +62,15 @@ def check_election(name: object) -> str:
         msg = f"election {name!r} is not valid: names that end in {_RUNNERS!r} are kept for workers"
         raise ConfigurationError(msg)
     return checked
+
+
+def is_election(name: object) -> bool:
+    """Whether *name* can name an election."""
+    try:
+        check_election(name)
+    except ConfigurationError:
+        return False
+    return True
 
 
 def runners_of(election: str) -> str:

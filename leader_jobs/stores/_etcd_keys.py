@@ -1,15 +1,16 @@
 """Where things lie in etcd's key space, and how to read a whole stretch of it."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote, unquote_to_bytes
 
-from leader_jobs.names import check_election, check_electorate
+from leader_jobs.names import check_election, check_electorate, is_election
 from leader_jobs.stores import _etcd_wire as wire
 from leader_jobs.stores._etcd_http import Gateway
 from leader_jobs.stores.base import Candidacy
 
-__all__ = ["Keyspace", "candidate_id", "candidate_suffix", "scan"]
+__all__ = ["Keyspace", "candidate_id", "candidate_suffix", "names_under", "scan"]
 
 _PAGE: Final = 500
 #: Characters of a foreign candidate's key that need no escape in a log or an id.
@@ -34,6 +35,11 @@ class Keyspace:
         """Return what the keys of an election's records begin with."""
         return f"{self.namespace}/ledger/{check_election(election)}/".encode()
 
+    @property
+    def folders(self) -> tuple[bytes, bytes]:
+        """What the keys of all candidates begin with, and those of all records."""
+        return f"{self.namespace}/elections/".encode(), f"{self.namespace}/ledger/".encode()
+
 
 def candidate_id(prefix: bytes, key: bytes) -> str:
     """Return what follows *prefix*: a lease id in hex, or whatever a stranger wrote, escaped."""
@@ -43,6 +49,27 @@ def candidate_id(prefix: bytes, key: bytes) -> str:
 def candidate_suffix(candidate: str) -> bytes:
     """Undo `candidate_id`."""
     return unquote_to_bytes(candidate)
+
+
+def names_under(gateway: Gateway, folder: bytes, *, deadline: float) -> Iterator[str]:
+    """
+    Find the elections with a key in *folder*, linearizably, one request for each.
+
+    Strangers' names that no election can have are passed over, each as one; a key that lies in the
+    folder itself is passed over too.
+    """
+    start = folder
+    while True:
+        reply = gateway.call(
+            wire.RANGE, wire.next_key(start, folder), wire.read_range, deadline=deadline
+        )
+        if not reply.entries:
+            return
+        name, slash, _ = reply.entries[0].key[len(folder) :].partition(b"/")
+        # "0" comes right after "/": so everything below the name is passed over.
+        start = folder + name + (b"0" if slash else b"\0")
+        if slash and is_election(name.decode("utf-8", "replace")):
+            yield name.decode()
 
 
 def scan(gateway: Gateway, prefix: bytes, *, deadline: float) -> list[wire.Entry]:

@@ -15,6 +15,7 @@ import json
 import logging
 import random
 import threading
+from collections.abc import Callable
 from typing import Final
 
 from leader_jobs.clock import Clock
@@ -24,7 +25,12 @@ from leader_jobs.stores._etcd_answers import TokenRejected, Unanswered, check, h
 from leader_jobs.stores._etcd_http import Gateway
 from leader_jobs.stores._etcd_socket import Connection
 
-__all__ = ["Waiter"]
+__all__ = ["RegisterWatch", "Waiter"]
+
+#: Sends a range request by the stream's connection and returns the reply.
+_Ask = Callable[[wire.Json], wire.Json]
+#: Returns what to watch, or None if there is no need to.
+_Plan = Callable[[_Ask], wire.Json | None]
 
 _log = logging.getLogger(__name__)
 
@@ -32,6 +38,8 @@ _HAS_LEADER: Final = {"Grpc-Metadata-hasleader": "true"}
 _OK: Final = 200
 #: Seconds by which a timeout may fire early; some event loops round.
 _SLACK: Final = 0.01
+#: Seconds between two looks at a register that others write to all the time.
+_BUSY: Final = 0.05
 
 
 class Waiter:
@@ -67,19 +75,43 @@ class Waiter:
         Returns on any trouble too, but not before a moment has passed, so that a caller who comes
         straight back does not spin.
         """
+        self._wait(lambda _: request, timeout)
+
+    def wait_newer(self, prefix: bytes, after: int, *, timeout: float) -> None:
+        """Wait, likewise, until a key under *prefix* was changed after revision *after*."""
+
+        def plan(ask: _Ask) -> wire.Json | None:
+            # The server may have compacted what a watch from *after* on would begin with.
+            look = wire.read_range(ask(wire.newer(prefix, after)))
+            if look.entries:
+                return None
+            return wire.watch(prefix, prefix=True, start=look.header.revision + 1)
+
+        self._wait(plan, timeout)
+
+    def rest(self, seconds: float) -> None:
+        """Wait until somebody calls `wake`, which ends the next wait too, or *seconds* passed."""
+        self._clock.wait(self._woken, seconds)
+
+    def forget(self) -> None:
+        """Begin afresh in the child of a fork: who waits there is the parent."""
+        self._woken = threading.Event()
+        self._stream = None
+
+    def _wait(self, plan: _Plan, timeout: float) -> None:
         began = self._clock.now()
-        if not self._woken.is_set() and not self._watch(request, began + timeout):
+        if not self._woken.is_set() and not self._watch(plan, began + timeout):
             rest = random.uniform(0.1, 0.3) - (self._clock.now() - began)  # noqa: S311  jitter
             self._clock.wait(self._woken, min(rest, timeout))
         self._woken.clear()
 
-    def _watch(self, request: wire.Json, until: float) -> bool:
+    def _watch(self, plan: _Plan, until: float) -> bool:
         """Run one stream; True if it had news or was silent to the end, False on trouble."""
         with self._gateway.stream() as stream:
             self._stream = stream
             try:
                 # A wake-up between the check in `wait` and here found no stream to abort.
-                return self._woken.is_set() or self._follow(stream, request, until)
+                return self._woken.is_set() or self._follow(stream, plan, until)
             except TimeoutError as error:
                 if self._clock.now() >= until - _SLACK:
                     return True
@@ -93,11 +125,15 @@ class Waiter:
                 self._stream = None
         return False
 
-    def _follow(self, stream: Connection, request: wire.Json, until: float) -> bool:
+    def _follow(self, stream: Connection, plan: _Plan, until: float) -> bool:
         soon = min(until, self._clock.now() + self._call_timeout)
         token = self._gateway.token(soon)
         try:
-            with self._open(stream, request, soon, token) as response:
+            stream.open(soon)
+            request = plan(lambda body: _ask(stream, body, token, soon))
+            if request is None:
+                return True
+            with _open(stream, request, token, soon) as response:
                 while line := response.readline():
                     message = wire.news(check(stream.endpoint, _OK, line))
                     # What follows the first message may take its time.
@@ -113,13 +149,50 @@ class Waiter:
         msg = "the member closed the stream"
         raise ConnectionResetError(msg)
 
-    def _open(
-        self, stream: Connection, request: wire.Json, soon: float, token: str | None
-    ) -> http.client.HTTPResponse:
-        stream.open(soon)
-        response = stream.post(
-            wire.WATCH, json.dumps(request).encode(), headers(token) | _HAS_LEADER, deadline=soon
-        )
-        if response.status != _OK:
-            check(stream.endpoint, response.status, response.read())
-        return response
+
+def _ask(stream: Connection, body: wire.Json, token: str | None, soon: float) -> wire.Json:
+    response = stream.post(wire.RANGE, json.dumps(body).encode(), headers(token), deadline=soon)
+    return check(stream.endpoint, response.status, response.read())
+
+
+def _open(
+    stream: Connection, request: wire.Json, token: str | None, soon: float
+) -> http.client.HTTPResponse:
+    response = stream.post(
+        wire.WATCH, json.dumps(request).encode(), headers(token) | _HAS_LEADER, deadline=soon
+    )
+    if response.status != _OK:
+        check(stream.endpoint, response.status, response.read())
+    return response
+
+
+class RegisterWatch:
+    """
+    A `leader_jobs.stores.base.Watch` on the records whose etcd keys begin with *prefix*.
+
+    Args:
+        waiter: of this watch alone.
+        prefix: namespace, election and all.
+        clock: where moments come from.
+    """
+
+    def __init__(self, waiter: Waiter, prefix: bytes, *, clock: Clock) -> None:
+        self._waiter = waiter
+        self._prefix = prefix
+        self._clock = clock
+        self._looked = -_BUSY
+
+    def wait(self, after: int, *, timeout: float) -> None:
+        """Wait until a record may be newer than *after*. See `leader_jobs.stores.base.Watch`."""
+        end = self._clock.now() + timeout
+        self._waiter.rest(min(self._looked + _BUSY, end) - self._clock.now())
+        self._looked = self._clock.now()
+        self._waiter.wait_newer(self._prefix, after, timeout=end - self._looked)
+
+    def wake(self) -> None:
+        """End the wait under way, or else the next one."""
+        self._waiter.wake()
+
+    def forget(self) -> None:
+        """Begin afresh in the child of a fork."""
+        self._waiter.forget()

@@ -45,7 +45,9 @@ __all__ = [
     "leads",
     "lease",
     "modified",
+    "newer",
     "news",
+    "next_key",
     "predecessor",
     "put",
     "read_lease",
@@ -123,6 +125,22 @@ def scan(prefix: bytes, *, start: bytes | None = None, limit: int = 0, revision:
 def get(key: bytes) -> Json:
     """Read when *key* was created and last changed (not its value); a request and an operation."""
     return {"key": _text(key), "keys_only": True}
+
+
+def next_key(start: bytes, prefix: bytes) -> Json:
+    """Read which key is the first from *start* on, under *prefix*."""
+    body = {"key": _text(start), "range_end": _text(_prefix_end(prefix))}
+    return {**body, "limit": "1", "keys_only": True}
+
+
+def newer(prefix: bytes, revision: int) -> Json:
+    """Read a key under *prefix* that was last changed after *revision*."""
+    return {
+        **_under(prefix),
+        "min_mod_revision": str(revision + 1),
+        "limit": "1",
+        "keys_only": True,
+    }
 
 
 def between(first: bytes, last: bytes) -> Json:

@@ -8,11 +8,28 @@ version it had before.
 import sqlite3
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
+from typing import Final
 
 from leader_jobs.exceptions import Conflict
+from leader_jobs.names import is_election
 from leader_jobs.stores.base import ABSENT, Record, Write
 
-__all__ = ["advance", "apply", "records", "revision_of"]
+__all__ = ["advance", "apply", "elections", "is_newer", "records", "revision_of"]
+
+# From one name to the next through the indexes, so that it costs what the elections are, not the rows.
+_ELECTIONS: Final = """
+    WITH RECURSIVE found(name) AS (
+        VALUES ('')
+        UNION ALL
+        SELECT (
+            SELECT min(next) FROM (
+                SELECT min(election) AS next FROM register WHERE election > name
+                UNION ALL
+                SELECT min(election) FROM candidates WHERE election > name))
+        FROM found WHERE name IS NOT NULL)
+    SELECT name FROM found WHERE name IS NOT NULL"""
+# Greater than whatever a key goes on with after its prefix.
+_END: Final = "\U0010ffff"
 
 
 def revision_of(connection: sqlite3.Connection) -> int:
@@ -35,6 +52,21 @@ def records(connection: sqlite3.Connection, election: str, prefix: str) -> Mappi
     )
     alike = takewhile(lambda row: row[0].startswith(prefix), found)
     return {key: Record(value, version) for key, value, version in alike}
+
+
+def is_newer(connection: sqlite3.Connection, election: str, prefix: str, after: int) -> bool:
+    """Whether a record whose key begins with *prefix* has a version greater than *after*."""
+    found = connection.execute(
+        "SELECT 1 FROM register"
+        " WHERE election = ? AND key >= ? AND key < ? AND version > ? LIMIT 1",
+        (election, prefix, prefix + _END, after),
+    )
+    return found.fetchone() is not None
+
+
+def elections(connection: sqlite3.Connection) -> tuple[str, ...]:
+    """Return the names of the elections with a candidate's row, dead or alive, or a record."""
+    return tuple(filter(is_election, (name for (name,) in connection.execute(_ELECTIONS))))
 
 
 def apply(connection: sqlite3.Connection, election: str, writes: Sequence[Write]) -> int:

@@ -29,7 +29,17 @@ from typing import Protocol
 
 from leader_jobs.exceptions import StoreRefused
 
-__all__ = ["ABSENT", "Candidacy", "Entrant", "Limits", "Record", "Standing", "Store", "Write"]
+__all__ = [
+    "ABSENT",
+    "Candidacy",
+    "Entrant",
+    "Limits",
+    "Record",
+    "Standing",
+    "Store",
+    "Watch",
+    "Write",
+]
 
 #: The expected version of a record that must not exist yet.
 ABSENT = 0
@@ -151,6 +161,33 @@ class Limits:
         if len({write.key for write in writes}) < len(writes):
             msg = "a commit names a record twice; merge the writes"
             raise StoreRefused(msg)
+
+
+class Watch(Protocol):
+    """
+    Word of changes in a part of a register, for one thread that waits for them again and again.
+
+    After a fork the child may go on with its copy: what it waits by is its own.
+    """
+
+    def wait(self, after: int, *, timeout: float) -> None:
+        """
+        Wait until a record under the prefix may have a version greater than *after*.
+
+        Returns at once, or nearly so, if one has already; else after *timeout* seconds at the latest,
+        on `wake`, and on any trouble, but then not so soon that a loop of waits would spin. Never
+        raises for a store that is away, and never says what happened: `Store.read` tells. That a
+        record was removed need not end it.
+
+        Args:
+            after: the newest version that the caller knows of; 0 for none.
+            timeout: in seconds.
+        """
+        ...
+
+    def wake(self) -> None:
+        """Make the `wait` that is under way in another thread, or else the next one, return now."""
+        ...
 
 
 class Store(Protocol):
@@ -287,6 +324,24 @@ class Store(Protocol):
             Conflict: a record is not at its expected version (nothing was written).
             StoreUnavailable: the outcome is unknown. Never retried here: a retry could refuse its
                 own first attempt, and only the caller can tell by reading.
+        """
+        ...
+
+    def elections(self, *, deadline: float) -> tuple[str, ...]:
+        """
+        Return the names of all elections with a candidate or a record, sorted.
+
+        What others left there under names that no election can have is not in it, nor are the
+        electorates of workers (`leader_jobs.names.runners_of`). The candidates may be dead ones that
+        nobody has removed yet.
+        """
+        ...
+
+    def watch(self, election: str, prefix: str) -> "Watch":
+        """
+        Return a watch on the records of the election's register whose keys begin with *prefix*.
+
+        Nothing is sent or opened before its first wait.
         """
         ...
 

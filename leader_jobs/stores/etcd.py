@@ -34,11 +34,17 @@ from leader_jobs.names import check_namespace
 from leader_jobs.stores import _etcd_wire as wire
 from leader_jobs.stores._etcd_answers import NOT_FOUND, PERMISSION_DENIED, Refusal
 from leader_jobs.stores._etcd_http import Gateway
-from leader_jobs.stores._etcd_keys import Keyspace, candidate_id, candidate_suffix, scan
+from leader_jobs.stores._etcd_keys import (
+    Keyspace,
+    candidate_id,
+    candidate_suffix,
+    names_under,
+    scan,
+)
 from leader_jobs.stores._etcd_login import Credentials, parse_endpoints, split_url, tls_context
 from leader_jobs.stores._etcd_register import LIMITS, Register
-from leader_jobs.stores._etcd_watch import Waiter
-from leader_jobs.stores.base import Candidacy, Entrant, Limits, Record, Standing, Write
+from leader_jobs.stores._etcd_watch import RegisterWatch, Waiter
+from leader_jobs.stores.base import Candidacy, Entrant, Limits, Record, Standing, Watch, Write
 
 __all__ = ["EtcdStore"]
 
@@ -103,6 +109,7 @@ class EtcdStore:
         self._warned: set[bytes] = set()
         self._waiters: dict[Candidacy, Waiter] = {}
         self._waiters_lock = threading.Lock()
+        self._watches: weakref.WeakSet[RegisterWatch] = weakref.WeakSet()
         self._inherited: frozenset[Candidacy] = frozenset()
         _stores.add(self)
 
@@ -373,6 +380,23 @@ class EtcdStore:
         """
         return self._register.commit(election, writes, candidacy=candidacy, deadline=deadline)
 
+    def elections(self, *, deadline: float) -> tuple[str, ...]:
+        """
+        Return the names of all elections with a candidate or a record, sorted.
+
+        Takes a request or two for each, however many candidates and records it has.
+        """
+        folders = self._keys.folders
+        names = (names_under(self._gateway, folder, deadline=deadline) for folder in folders)
+        return tuple(sorted(set().union(*names)))
+
+    def watch(self, election: str, prefix: str) -> Watch:
+        """Return a watch on the records whose keys begin with *prefix*; each wait is a stream."""
+        key = self._keys.register(election) + prefix.encode()
+        watch = RegisterWatch(self._new_waiter(), key, clock=self._clock)
+        self._watches.add(watch)
+        return watch
+
     def close(self) -> None:
         """Close connections and end waits; candidacies that still stand are not withdrawn."""
         with self._waiters_lock:
@@ -386,6 +410,8 @@ class EtcdStore:
         self._inherited |= self._waiters.keys()
         self._waiters = {}
         self._waiters_lock = threading.Lock()
+        for watch in list(self._watches):
+            watch.forget()
         self._gateway.forget()
 
 

@@ -11,7 +11,7 @@ What a real store does once in a year can be had at will: `MemoryStore.cut` and 
 
 import os
 import threading
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import ClassVar, Final
@@ -23,7 +23,17 @@ from leader_jobs.exceptions import (
     Fenced,
     StoreUnavailable,
 )
-from leader_jobs.stores.base import ABSENT, Candidacy, Entrant, Limits, Record, Standing, Write
+from leader_jobs.names import is_election
+from leader_jobs.stores.base import (
+    ABSENT,
+    Candidacy,
+    Entrant,
+    Limits,
+    Record,
+    Standing,
+    Watch,
+    Write,
+)
 
 __all__ = ["MemoryStore"]
 
@@ -82,12 +92,60 @@ class _State:
     revision: int = 0
     electorates: dict[str, _Electorate] = field(default_factory=dict)
     registers: dict[str, dict[str, Record]] = field(default_factory=dict)
+    #: Who waits for records of which election, under which prefix.
+    bells: dict[threading.Event, tuple[str, str]] = field(default_factory=dict)
     cut: set[str | None] = field(default_factory=set)
     losing: Collection[str] = ()
 
     def is_cut(self, candidacy: Candidacy | None) -> bool:
         """Whether calls on behalf of this candidacy do not get through."""
         return None in self.cut or (candidacy is not None and candidacy.id in self.cut)
+
+    def under(self, election: str, prefix: str) -> dict[str, Record]:
+        """Return the election's records whose keys start with *prefix*."""
+        register = self.registers.get(election, {})
+        return {key: record for key, record in register.items() if key.startswith(prefix)}
+
+    def ring(self, election: str, writes: Sequence[Write]) -> None:
+        """End the waits for records like those written."""
+        for bell, (watched, prefix) in self.bells.items():
+            if watched == election and any(write.key.startswith(prefix) for write in writes):
+                bell.set()
+
+
+class _Watch:
+    """A `leader_jobs.stores.base.Watch` on the records under a prefix."""
+
+    def __init__(
+        self, state: Callable[[], _State], clock: Clock, election: str, prefix: str
+    ) -> None:
+        self._state = state
+        self._clock = clock
+        self._place = election, prefix
+        self._bells: dict[int, threading.Event] = {}
+
+    @property
+    def _bell(self) -> threading.Event:
+        # One per process, as the state itself.
+        return self._bells.setdefault(os.getpid(), threading.Event())
+
+    def wait(self, after: int, *, timeout: float) -> None:
+        """Wait until somebody writes, the store is cut off, or `wake`."""
+        state, bell = self._state(), self._bell
+        until = self._clock.now() + timeout
+        with state.lock:
+            state.bells[bell] = self._place
+            found = state.under(*self._place).values()
+            over = state.is_cut(None) or any(record.version > after for record in found)
+        if not over:
+            self._clock.wait(bell, until - self._clock.now())
+        with state.lock:
+            del state.bells[bell]
+        bell.clear()
+
+    def wake(self) -> None:
+        """End the wait, or the next one if none is under way."""
+        self._bell.set()
 
 
 class MemoryStore:
@@ -231,8 +289,7 @@ class MemoryStore:
     def read(self, election: str, prefix: str, *, deadline: float) -> Mapping[str, Record]:
         """Return the records whose keys start with *prefix*."""
         with self._call("read", deadline) as state:
-            register = state.registers.get(election, {})
-            return {key: record for key, record in register.items() if key.startswith(prefix)}
+            return state.under(election, prefix)
 
     def commit(
         self,
@@ -257,7 +314,19 @@ class MemoryStore:
                     register.pop(write.key, None)
                 else:
                     register[write.key] = Record(write.value, state.revision)
+            state.ring(election, writes)
             return state.revision
+
+    def elections(self, *, deadline: float) -> tuple[str, ...]:
+        """Return the names of the elections with a living candidate or a record."""
+        with self._call("elections", deadline) as state:
+            named = [name for name in state.electorates if self._electorate(state, name).seats]
+            named += [name for name, register in state.registers.items() if register]
+            return tuple(sorted(filter(is_election, set(named))))
+
+    def watch(self, election: str, prefix: str) -> Watch:
+        """Return a watch on the records whose keys start with *prefix*."""
+        return _Watch(lambda: self._state, self._clock, election, prefix)
 
     def close(self) -> None:
         """Do nothing: others may share the store, and candidacies stand until they expire."""
@@ -272,6 +341,8 @@ class MemoryStore:
         state = self._state
         with state.lock:
             state.cut.add(candidacy_id)
+            for bell in state.bells if candidacy_id is None else ():
+                bell.set()
             for electorate in state.electorates.values():
                 for seat in electorate.seats.values():
                     if state.is_cut(seat.candidacy):

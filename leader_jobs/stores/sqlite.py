@@ -25,8 +25,15 @@ from leader_jobs.exceptions import CandidacyLost, Fenced, StoreError
 from leader_jobs.stores._sqlite_database import Database
 from leader_jobs.stores._sqlite_deaths import Deaths
 from leader_jobs.stores._sqlite_files import LOCK_SUFFIX, LockFile, boot_id, is_held
-from leader_jobs.stores._sqlite_register import advance, apply, records, revision_of
-from leader_jobs.stores.base import Candidacy, Entrant, Limits, Record, Standing, Write
+from leader_jobs.stores._sqlite_register import (
+    advance,
+    apply,
+    elections,
+    records,
+    revision_of,
+)
+from leader_jobs.stores._sqlite_watch import RegisterWatch
+from leader_jobs.stores.base import Candidacy, Entrant, Limits, Record, Standing, Watch, Write
 
 __all__ = ["SqliteStore"]
 
@@ -248,6 +255,15 @@ class SqliteStore:
                 msg = f"token {candidacy.token} does not lead election {candidacy.election!r}"
                 raise Fenced(msg)
             return apply(connection, election, writes)
+
+    def elections(self, *, deadline: float) -> tuple[str, ...]:
+        """Return the elections with a candidate or a record. See `Store.elections`."""
+        with self._database.transaction(deadline, write=False) as connection:
+            return elections(connection)
+
+    def watch(self, election: str, prefix: str) -> Watch:
+        """Return a watch on the records whose keys begin with *prefix*. See `Store.watch`."""
+        return RegisterWatch(self._database, election, prefix, clock=self._clock, poll=self._poll)
 
     def close(self) -> None:
         """Close the database; a later call opens it again. See `Store.close`."""
