@@ -12,7 +12,7 @@ from typing import Final
 from leader_jobs.exceptions import Conflict, Fenced
 from leader_jobs.stores import _etcd_wire as wire
 from leader_jobs.stores._etcd_http import Gateway
-from leader_jobs.stores._etcd_keys import Keyspace, scan
+from leader_jobs.stores._etcd_keys import Keyspace, scan_all
 from leader_jobs.stores.base import ABSENT, Candidacy, Limits, Record, Write
 
 __all__ = ["LIMITS", "Register"]
@@ -29,14 +29,15 @@ class Register:
         self._gateway = gateway
         self._keys = keys
 
-    def read(self, election: str, prefix: str, *, deadline: float) -> Mapping[str, Record]:
-        """Return every record whose key starts with *prefix*."""
+    def read(self, election: str, *prefixes: str, deadline: float) -> Mapping[str, Record]:
+        """Return every record whose key starts with one of *prefixes*."""
         root = self._keys.register(election)
+        keys = [root + prefix.encode() for prefix in prefixes]
         return {
             entry.key[len(root) :].decode("utf-8", "backslashreplace"): Record(
                 entry.value, entry.modified
             )
-            for entry in scan(self._gateway, root + prefix.encode(), deadline=deadline)
+            for entry in scan_all(self._gateway, keys, deadline=deadline)
         }
 
     def commit(

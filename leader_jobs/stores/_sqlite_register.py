@@ -6,7 +6,7 @@ version it had before.
 """
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import takewhile
 from typing import Final
 
@@ -44,14 +44,25 @@ def advance(connection: sqlite3.Connection) -> int:
     return revision_of(connection)
 
 
-def records(connection: sqlite3.Connection, election: str, prefix: str) -> Mapping[str, Record]:
-    """Return the election's records whose keys begin with *prefix*, whatever characters it has."""
+def records(
+    connection: sqlite3.Connection, election: str, prefixes: Iterable[str]
+) -> Mapping[str, Record]:
+    """Return the election's records whose keys begin with one of *prefixes*, whatever those are."""
+    return {
+        key: Record(value, version)
+        for prefix in prefixes
+        for key, value, version in _under(connection, election, prefix)
+    }
+
+
+def _under(
+    connection: sqlite3.Connection, election: str, prefix: str
+) -> Iterator[tuple[str, bytes, int]]:
     found = connection.execute(
         "SELECT key, value, version FROM register WHERE election = ? AND key >= ? ORDER BY key",
         (election, prefix),
     )
-    alike = takewhile(lambda row: row[0].startswith(prefix), found)
-    return {key: Record(value, version) for key, value, version in alike}
+    return takewhile(lambda row: row[0].startswith(prefix), found)
 
 
 def is_newer(connection: sqlite3.Connection, election: str, prefix: str, after: int) -> bool:

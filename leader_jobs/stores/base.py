@@ -295,8 +295,12 @@ class Store(Protocol):
         """
         ...
 
-    def read(self, election: str, prefix: str, *, deadline: float) -> Mapping[str, Record]:
-        """Return every record of the election's register whose key starts with *prefix*."""
+    def read(self, election: str, *prefixes: str, deadline: float) -> Mapping[str, Record]:
+        """
+        Return every record of the election's register whose key starts with one of *prefixes*.
+
+        All are as of one moment, however many prefixes there are; hundreds are welcome.
+        """
         ...
 
     def commit(

@@ -357,9 +357,9 @@ class EtcdStore:
 
     # The register
 
-    def read(self, election: str, prefix: str, *, deadline: float) -> Mapping[str, Record]:
-        """Return every record whose key starts with *prefix*, all as of one revision."""
-        return self._register.read(election, prefix, deadline=deadline)
+    def read(self, election: str, *prefixes: str, deadline: float) -> Mapping[str, Record]:
+        """Return every record whose key starts with one of *prefixes*, all as of one revision."""
+        return self._register.read(election, *prefixes, deadline=deadline)
 
     def commit(
         self,

@@ -101,10 +101,10 @@ class _State:
         """Whether calls on behalf of this candidacy do not get through."""
         return None in self.cut or (candidacy is not None and candidacy.id in self.cut)
 
-    def under(self, election: str, prefix: str) -> dict[str, Record]:
-        """Return the election's records whose keys start with *prefix*."""
+    def under(self, election: str, *prefixes: str) -> dict[str, Record]:
+        """Return the election's records whose keys start with one of *prefixes*."""
         register = self.registers.get(election, {})
-        return {key: record for key, record in register.items() if key.startswith(prefix)}
+        return {key: record for key, record in register.items() if key.startswith(prefixes)}
 
     def ring(self, election: str, writes: Sequence[Write]) -> None:
         """End the waits for records like those written."""
@@ -286,10 +286,10 @@ class MemoryStore:
             with state.lock:
                 self._electorate(state, election).observers.discard(changed)
 
-    def read(self, election: str, prefix: str, *, deadline: float) -> Mapping[str, Record]:
-        """Return the records whose keys start with *prefix*."""
+    def read(self, election: str, *prefixes: str, deadline: float) -> Mapping[str, Record]:
+        """Return the records whose keys start with one of *prefixes*."""
         with self._call("read", deadline) as state:
-            return state.under(election, prefix)
+            return state.under(election, *prefixes)
 
     def commit(
         self,

@@ -235,10 +235,10 @@ class SqliteStore:
         first = next((name for name in names if is_held(self._lock_file(name))), None)
         self._watch(look, names.keys(), first, threading.Event(), timeout, pause=self._poll)
 
-    def read(self, election: str, prefix: str, *, deadline: float) -> Mapping[str, Record]:
-        """Return the records whose keys begin with *prefix*. See `Store.read`."""
+    def read(self, election: str, *prefixes: str, deadline: float) -> Mapping[str, Record]:
+        """Return the records whose keys begin with one of *prefixes*. See `Store.read`."""
         with self._database.transaction(deadline, write=False) as connection:
-            return records(connection, election, prefix)
+            return records(connection, election, prefixes)
 
     def commit(
         self,

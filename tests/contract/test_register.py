@@ -1,9 +1,12 @@
 """Records, versions and guarded commits: the same on every store."""
 
+import threading
+
 import pytest
 
 from leader_jobs.exceptions import Conflict, Fenced, StoreRefused
 from leader_jobs.stores.base import ABSENT, Record, Write
+from testsupport.background import Background
 from testsupport.place import ELECTION, Place
 
 # More than this is not worth a test's time where a store takes it.
@@ -217,6 +220,50 @@ def test_a_prefix_is_taken_literally(place: Place, prefix: str) -> None:
     assert {key: record.value for key, record in found.items()} == {
         key: key.encode() for key in KEYS if key.startswith(prefix)
     }
+
+
+@pytest.mark.parametrize(
+    "prefixes",
+    [("job", "%"), ("job/1", "job", "job/"), ("nothing", "a"), ("nothing", "none"), ("j", "j")],
+)
+def test_several_prefixes_are_read_at_once(place: Place, prefixes: tuple[str, ...]) -> None:
+    """A record under any of them is read, and once."""
+    place.commit(*(Write(key, key.encode()) for key in reversed(KEYS)))
+
+    found = place.read(*prefixes)
+
+    assert {key: record.value for key, record in found.items()} == {
+        key: key.encode() for key in KEYS if key.startswith(prefixes)
+    }
+    assert found == {key: record for key, record in place.read().items() if key in found}
+    assert place.store.read(ELECTION, deadline=place.within()) == {}
+
+
+def test_many_prefixes_are_read_as_of_one_moment(place: Place) -> None:
+    """Two hundred, with more records than a server hands out at a time, while somebody writes."""
+    many = [f"big/{number:04d}" for number in range(1200)]
+    for first in range(0, len(many), 100):
+        place.commit(*(Write(key, b"") for key in many[first : first + 100]))
+    folders = [f"{number:03d}/" for number in range(200)]
+    ends = f"{folders[0]}x", f"{folders[-1]}x"
+    enough = threading.Event()
+
+    def write() -> None:
+        while not enough.is_set():
+            place.commit(*(Write(key, b"") for key in ends))
+
+    place.commit(*(Write(key, b"") for key in ends))
+    writing = Background(write)
+    seen: set[int] = set()
+    try:
+        while len(seen) < 5:
+            found = place.read(folders[0], "big/", *folders[1:])
+            assert found.keys() == {*many, *ends}
+            assert found[ends[0]] == found[ends[1]]
+            seen.add(found[ends[0]].version)
+    finally:
+        enough.set()
+        writing.result()
 
 
 def test_elections_do_not_share_records(place: Place) -> None:

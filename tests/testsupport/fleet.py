@@ -93,10 +93,10 @@ class FleetStore(MemoryStore):
         self._withheld: list[Callable[[], int]] = []
         self.withhold_next = False
 
-    def read(self, election: str, prefix: str, *, deadline: float) -> Mapping[str, Record]:
-        """Return the records whose keys start with *prefix*."""
+    def read(self, election: str, *prefixes: str, deadline: float) -> Mapping[str, Record]:
+        """Return the records whose keys start with one of *prefixes*."""
         park()
-        found = super().read(election, prefix, deadline=deadline)
+        found = super().read(election, *prefixes, deadline=deadline)
         park()
         return found
 

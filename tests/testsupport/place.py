@@ -91,9 +91,9 @@ class Place:
             self.store.wait(candidacy, standing, timeout=limit - self.clock.now())
         pytest.fail(f"{candidacy} still stood after 10 s")
 
-    def read(self, prefix: str = "", *, election: str = ELECTION) -> dict[str, Record]:
-        """Return the records under *prefix*."""
-        return dict(self.store.read(election, prefix, deadline=self.within()))
+    def read(self, *prefixes: str, election: str = ELECTION) -> dict[str, Record]:
+        """Return the records under *prefixes*, or all."""
+        return dict(self.store.read(election, *(prefixes or ("",)), deadline=self.within()))
 
     def commit(
         self, *writes: Write, under: Candidacy | None = None, election: str = ELECTION

@@ -37,11 +37,10 @@ class ReadingStore(CountingStore):
         self.reads: list[str] = []
         self.after_read: list[Callable[[], object]] = []
 
-    def read(self, election: str, prefix: str, *, deadline: float) -> Mapping[str, Record]:
-        """Return the records under *prefix*."""
-        if prefix.startswith(JOBS_PREFIX):
-            self.reads.append(prefix)
-        found = super().read(election, prefix, deadline=deadline)
+    def read(self, election: str, *prefixes: str, deadline: float) -> Mapping[str, Record]:
+        """Return the records under *prefixes*."""
+        self.reads += [prefix for prefix in prefixes if prefix.startswith(JOBS_PREFIX)]
+        found = super().read(election, *prefixes, deadline=deadline)
         if self.after_read:
             self.after_read.pop()()
         return found

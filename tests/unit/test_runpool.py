@@ -97,10 +97,10 @@ class TroubledStore(MemoryStore):
             if self.gate is not None and candidacy is not None:
                 assert self.gate.wait(LONG)
 
-    def read(self, election: str, prefix: str, *, deadline: float) -> Mapping[str, Record]:
-        """Return the records whose keys start with *prefix*."""
+    def read(self, election: str, *prefixes: str, deadline: float) -> Mapping[str, Record]:
+        """Return the records whose keys start with one of *prefixes*."""
         self.asked.release()
-        return super().read(election, prefix, deadline=deadline)
+        return super().read(election, *prefixes, deadline=deadline)
 
     def wait_asked(self, times: int = 1) -> None:
         """Wait until so many calls more were made."""
