@@ -10,10 +10,10 @@ from leader_jobs.command import CommandRunner, Outcome, Restart
 from leader_jobs.config import Settings
 from leader_jobs.events import Observer
 from leader_jobs.jobs import Job
-from leader_jobs.runner import JobRunner, Timer
+from leader_jobs.runner import LEAVE_WITHIN, JobRunner, Timer
 from leader_jobs.runpool import RunPool
 from leader_jobs.service import Part
-from leader_jobs.standing import candidate_of, ledger_of
+from leader_jobs.standing import place_of
 from leader_jobs.stores.base import Store
 from leader_jobs.term import Term
 
@@ -46,12 +46,11 @@ def job_part(
         run_async: runs the coroutine of an asynchronous body to its end.
         observers: told of the candidate's events.
     """
-    candidate = candidate_of(settings, election, store=store, clock=clock, observers=observers)
-    ledger = ledger_of(candidate, store=store, clock=clock)
+    place = place_of(settings, election, store=store, clock=clock, observers=observers)
 
     def pool(freed: Callable[[Job, bool], None], fenced: Callable[[Term], None]) -> RunPool:
         return RunPool(
-            ledger,
+            place.ledger,
             workers=settings.workers,
             clock=clock,
             freed=freed,
@@ -61,9 +60,16 @@ def job_part(
         )
 
     runner = JobRunner(
-        candidate=candidate, ledger=ledger, jobs=jobs, timer=timer, pool=pool, clock=clock
+        candidate=place.candidate,
+        ledger=place.ledger,
+        orders=place.orders,
+        jobs=jobs,
+        timer=timer,
+        pool=pool,
+        clock=clock,
     )
-    return Part(candidate, runner)
+    place.steward.leave_by(runner.leave, within=LEAVE_WITHIN)
+    return Part(place.candidate, runner)
 
 
 class CommandWork:
@@ -74,10 +80,12 @@ class CommandWork:
         runner: runs the command.
         store: where the term is held. As long as the command lives, a store that sees processes
             does not take this node for dead, so that there are never two of the command.
+        resign: called when the command was ended because an operator wants another node to lead.
     """
 
-    def __init__(self, runner: CommandRunner, store: Store) -> None:
+    def __init__(self, runner: CommandRunner, store: Store, *, resign: Callable[[], None]) -> None:
         self.runner = runner
+        self._resign = resign
         self._store = store
         self._done = False
 
@@ -91,7 +99,10 @@ class CommandWork:
     def run(self, term: Term) -> bool:
         """Run the command while *term* lasts; False when it is done for good."""
         hold = self._store.lifeline(term.candidacy)
-        self._done = self.runner.run(term, hold=hold) is Outcome.DONE
+        outcome = self.runner.run(term, hold=hold)
+        self._done = outcome is Outcome.DONE
+        if outcome is Outcome.LEFT:
+            self._resign()
         return not self._done
 
     def stop(self, *, now: bool = False) -> None:
@@ -118,6 +129,7 @@ def command_part(
     Raises:
         ConfigurationError: there is no such command, or it can not be executed.
     """
+    place = place_of(settings, settings.election, store=store, clock=clock, observers=observers)
     runner = CommandRunner(
         argv,
         election=settings.election,
@@ -125,8 +137,7 @@ def command_part(
         clock=clock,
         restart=restart,
         grace=settings.grace,
+        paused=place.orders.is_paused,
     )
-    candidate = candidate_of(
-        settings, settings.election, store=store, clock=clock, observers=observers
-    )
-    return Part(candidate, CommandWork(runner, store))
+    place.steward.leave_by(runner.leave, within=settings.grace + LEAVE_WITHIN)
+    return Part(place.candidate, CommandWork(runner, store, resign=place.candidate.resign))

@@ -32,11 +32,13 @@ class Change:
         record: the job's record as it shall be.
         version: the version it was read at.
         closed: the occurrences that move to the job's history.
+        beside: other rows of the register that are written with it.
     """
 
     record: JobRecord
     version: int
     closed: list[OccurrenceRecord] = field(default_factory=list)
+    beside: list[Write] = field(default_factory=list)
 
     def writes(self) -> list[Write]:
         """Return the rows of the change: the job's record, guarded, and its closed occurrences."""
@@ -44,6 +46,7 @@ class Change:
         return [
             Write(key, self.record.encode(), self.version),
             *history(self.record.job, self.closed),
+            *self.beside,
         ]
 
 
@@ -108,6 +111,7 @@ class Batches(Generic[C]):
                 batch = [c for c in batch if c.record.job not in moved]
                 writes = [row for change in batch for row in change.writes()]
             except Fenced:
+                self._ledger.tally.refuse()
                 raise
             except StoreError as error:
                 # Perhaps it was written: then the records, read again, show it.
@@ -124,27 +128,29 @@ class Batches(Generic[C]):
             self._ledger.election, writes, candidacy=self._term.candidacy, deadline=deadline
         )
         for change in batch:
-            self._ledger.remember(change.record, version)
+            self._ledger.remember(change.record, version, change.closed)
 
 
 def _batches(changes: Sequence[C], limits: Limits) -> Iterator[tuple[list[C], list[Write]]]:
     """Pack changes and their writes into transactions; a change is never split."""
     batch: list[C] = []
     writes: list[Write] = []
-    size = 0
+    size = guards = 0
     for change in changes:
         rows = change.writes()
         weight = sum(len(row.key) + len(row.value or b"") for row in rows)
+        expecting = sum(row.expect is not None for row in rows)
         full = (
-            len(batch) + 1 > limits.guards
+            guards + expecting > limits.guards
             or len(writes) + len(rows) > limits.writes
             or size + weight > limits.size
         )
         if batch and full:
             yield batch, writes
-            batch, writes, size = [], [], 0
+            batch, writes, size, guards = [], [], 0, 0
         batch.append(change)
         writes.extend(rows)
         size += weight
+        guards += expecting
     if batch:
         yield batch, writes

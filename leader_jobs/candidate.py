@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Final, Self
 
+from leader_jobs.attendant import Attendant
 from leader_jobs.clock import Clock, SystemClock
 from leader_jobs.config import Timing
 from leader_jobs.events import Observer
@@ -31,6 +32,7 @@ from leader_jobs.names import check_election
 from leader_jobs.proposals import Proposal
 from leader_jobs.renewal import Renewer
 from leader_jobs.stores.base import Candidacy, Store
+from leader_jobs.succession import heir_behind
 from leader_jobs.term import EndReason, Term, held_terms
 
 __all__ = ["Candidate"]
@@ -81,6 +83,7 @@ class Candidate:
         self._version = version
         self._observers = tuple(observers)
         self._clock: Clock = clock or SystemClock()
+        self._attendant: Attendant | None = None
         self._reset()
 
     def _reset(self) -> None:
@@ -95,8 +98,11 @@ class Candidate:
         self._term: Term | None = None
         self._candidacy: Candidacy | None = None
         self._left: list[Candidacy] = []
+        self._led: Term | None = None
         self._announced_wait: Candidacy | None = None
         self._thread: threading.Thread | None = None
+        if self._attendant is not None:
+            self._attendant.forget()
 
     def __enter__(self) -> Self:
         self.start()
@@ -117,6 +123,26 @@ class Candidate:
         """The term this process holds at this very moment, or None."""
         term = self._term
         return term if term is not None and term.active else None
+
+    @property
+    def candidacy(self) -> Candidacy | None:
+        """This process's place in the electorate at present, or None."""
+        return self._candidacy if self._pid == os.getpid() else None
+
+    @property
+    def standing(self) -> bool:
+        """Whether this process was told to stand, and was not told to stop."""
+        return self._pid == os.getpid() and self._thread is not None
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread that campaigns runs, in this process."""
+        thread = self._thread
+        return self._pid == os.getpid() and thread is not None and thread.is_alive()
+
+    def attend(self, attendant: Attendant) -> None:
+        """Have *attendant* serve the terms from now on."""
+        self._attendant = attendant
 
     def require_term(self) -> Term:
         """Return the active term; raise `NotLeader` if there is none."""
@@ -294,6 +320,7 @@ class Candidate:
             clock=self._clock,
             announce_suspended=self._herald.suspended,
             announce_resumed=self._herald.resumed,
+            announce_renewed=self._herald.renewed,
         )
         self._candidacy = candidacy
         try:
@@ -306,6 +333,9 @@ class Candidate:
             self._end_term(EndReason.LOST)
             self._candidacy = None
             self._withdraw(candidacy)
+            led, self._led = self._led, None
+            if led is not None and self._attendant is not None:
+                self._attendant.ended(led)
 
     def _watch_over(self, candidacy: Candidacy, renewer: Renewer) -> None:
         try:
@@ -341,7 +371,7 @@ class Candidate:
                 candidacy, deadline=self._clock.now() + timing.renew_every
             )
             if standing.leads and self._term is None:
-                self._begin_term(renewer)
+                self._take_turn(candidacy, renewer)
             elif not standing.leads and self._announced_wait is not candidacy:
                 self._announced_wait = candidacy
                 self._herald.stands_by()
@@ -357,16 +387,28 @@ class Candidate:
         if not self._done(renewer):
             self._store.wait(candidacy, standing, timeout=timing.look_every)
 
+    def _take_turn(self, candidacy: Candidacy, renewer: Renewer) -> None:
+        """Lead, unless somebody behind us is to lead first."""
+        deadline = self._clock.now() + Timing(candidacy.ttl).renew_every
+        heir = heir_behind(self._store, candidacy, deadline=deadline)
+        if heir is None:
+            self._begin_term(renewer)
+        else:
+            self._herald.steps_back(heir)
+            self._leave.set()
+
     def _begin_term(self, renewer: Renewer) -> None:
         term = renewer.begin_term()
         if not term.active:  # the confirmation took longer than the lease is worth
             renewer.over.set()
         if self._done(renewer):
             return
-        self._term = term
+        self._term = self._led = term
         held_terms.post(term)
         self._herald.won(term)
         self._terms.put(term)
+        if self._attendant is not None:
+            self._attendant.began(term)
 
     def _end_term(self, reason: EndReason) -> None:
         term = self._term

@@ -10,7 +10,7 @@ latter still due.
 import heapq
 import logging
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
@@ -19,9 +19,12 @@ from leader_jobs.batches import Batches, Change, Removal
 from leader_jobs.clock import Clock
 from leader_jobs.decisions import Decider, Decision, Recheck
 from leader_jobs.ledger import Claim, Ledger, Versioned
-from leader_jobs.occurrences import next_due, occurrence_id
+from leader_jobs.occurrences import occurrence_id
+from leader_jobs.orderbook import OrderBook
+from leader_jobs.orders import Answer, Kind, Orders, Request
 from leader_jobs.planned import PlannedJob
 from leader_jobs.records import JobRecord, OccurrenceRecord, State, UnreadableRecord, job_key
+from leader_jobs.stores.base import Write
 from leader_jobs.term import Term
 
 __all__ = ["Claims", "Tick"]
@@ -58,12 +61,23 @@ class Claims:
         term: ours.
         jobs: the jobs this node knows.
         clock: where moments come from.
+        orders: what operators ordered; read once more before the first tick.
     """
 
     def __init__(
-        self, ledger: Ledger, term: Term, jobs: Iterable[PlannedJob], *, clock: Clock
+        self,
+        ledger: Ledger,
+        term: Term,
+        jobs: Iterable[PlannedJob],
+        *,
+        clock: Clock,
+        orders: OrderBook | None = None,
     ) -> None:
         self._ledger = ledger
+        self._orders = orders or OrderBook(
+            ledger.store, ledger.election, node=ledger.node, clock=clock
+        )
+        self._orders.begin()
         self._term = term
         self._jobs: Mapping[str, PlannedJob] = {job.name: job for job in jobs}
         self._clock = clock
@@ -76,6 +90,7 @@ class Claims:
         self._finished: set[str] = set()
         self._living: frozenset[str] | None = None
         self._looked = False
+        self._paused: frozenset[str] = frozenset()
         # What a former leader wrote is read once, linearizably, before anything is claimed.
         ledger.forget()
 
@@ -91,23 +106,26 @@ class Claims:
             Fenced: the term does not lead; nothing more was claimed.
             StoreError: nothing could be read.
         """
+        with self._orders.held() as orders:
+            tick = self._tick(now, orders, most)
+        self._ledger.tally.turn(self._clock.now(), self.next_instant())
+        return tick
+
+    def _tick(self, now: datetime, orders: Orders, most: int | None) -> Tick:
+        self._resume(orders, now)
         self._recheck()
         self._living = None
-        names = [name for name in self._jobs if self._is_due(name, now)]
-        self._doubt(names)
+        names = [
+            name
+            for name in self._jobs
+            if self._is_due(name, now) and not orders.holds_back(name, now)
+        ]
+        asked = self._asked(orders, now)
+        self._doubt([*names, *asked])
         more = most is not None and len(names) > most
         if more:
             names = heapq.nsmallest(most or 0, names, key=lambda name: self._due.get(name) or now)
-        # Once, all of them: those the ledger does not know are known not to be there.
-        known = self._ledger.load(names if self._looked else self._jobs)
-        self._looked = True
-        decisions = []
-        for name in names:
-            found = known[name]
-            if isinstance(found, Versioned):
-                decisions.append(self._decider.decide(self._jobs[name], found, now))
-            else:
-                self._leave_alone(name, found)
+        decisions = list(self._decide(names, asked, orders, now))
         claims = [
             c for decision in decisions if not decision.changed for c in self._accept(decision)
         ]
@@ -120,11 +138,81 @@ class Claims:
             standing += len(committed)
             claims.extend(claim for decision in committed for claim in self._accept(decision))
             passed.extend((d.job.name, entry) for d in committed for entry in d.closed)
+            self._note_answers(asked, committed)
         # Not before: had a commit been fenced, nobody would start, nor ever let go, of these.
         for claim in claims:
             self._ledger.take(claim)
         unsettled = standing < len(changed)
         return Tick(tuple(claims), unsettled=unsettled, more=more, passed=tuple(passed))
+
+    def _decide(
+        self, names: Sequence[str], asked: Mapping[str, Request], orders: Orders, now: datetime
+    ) -> Iterator[Decision]:
+        """Decide about the jobs *names*, and those that an operator asked to be run now."""
+        also = [name for name in asked if name not in set(names)]
+        # Once, all of them: those the ledger does not know are known not to be there.
+        known = self._ledger.load([*names, *also] if self._looked else self._jobs)
+        self._looked = True
+        for name in (*names, *also):
+            found, job, request = known[name], self._jobs[name], asked.get(name)
+            if not isinstance(found, Versioned):
+                self._leave_alone(name, found)
+                continue
+            paused = orders.holds_back(name, now)
+            decision = self._decider.decide(job, found, now, request=request, paused=paused)
+            if request is not None:
+                decision.beside.append(self._answer(request, decision))
+            yield decision
+
+    def _resume(self, orders: Orders, now: datetime) -> None:
+        """Look again at jobs whose pause is over: what was claimed of them may have been let go."""
+        paused = frozenset(
+            self._jobs
+            if orders.pause_of(None, now) is not None
+            else (job for job in orders.jobs if orders.pause_of(job, now) is not None)
+        )
+        self._again.extend(self._paused - paused)
+        self._paused = paused
+
+    # -- runs that operators ask for --------------------------------------------------------------
+
+    def _asked(self, orders: Orders, now: datetime) -> dict[str, Request]:
+        """Return the requests to run a job now, one for each job; refuse those of unknown ones."""
+        found: dict[str, Request] = {}
+        for request in self._orders.requests(orders, now):
+            if request.kind is not Kind.RUN_NOW:
+                continue
+            pause = orders.pause_of(None, now)
+            if pause is not None:
+                self._refuse(request, f"the election is paused by {pause.by}")
+            elif request.job not in self._jobs:
+                self._refuse(request, f"the leader, node {self._ledger.node}, has no such job")
+            elif request.job not in found:
+                found[request.job] = request
+        return found
+
+    def _refuse(self, request: Request, why: str) -> None:
+        """Answer a request that changes no job."""
+        deadline = min(self._clock.now() + self._term.ttl / 3, self._term.deadline)
+        self._ledger.store.commit(
+            self._ledger.election,
+            [self._orders.answer(request, Answer.REFUSED, why)],
+            candidacy=self._term.candidacy,
+            deadline=deadline,
+        )
+        self._orders.answered(request)
+
+    def _answer(self, request: Request, decision: Decision) -> Write:
+        answer = Answer.REFUSED if decision.refused else Answer.OBEYED
+        return self._orders.answer(request, answer, decision.refused, planned_at=decision.asked)
+
+    def _note_answers(self, asked: Mapping[str, Request], committed: Iterable[Decision]) -> None:
+        for decision in committed:
+            request = asked.get(decision.job.name)
+            if request is not None:
+                self._orders.answered(request)
+                what = decision.refused or "it is run"
+                _log.info("%s asks to run job %s now: %s", request.by, decision.job.name, what)
 
     def look_again(self, job: str) -> None:
         """Have the next tick look at *job* whether or not it is due; any thread may ask."""
@@ -135,9 +223,18 @@ class Claims:
         self._again.extend(self._jobs)
 
     def next_instant(self) -> datetime | None:
-        """Return the next instant at which something is due, or None if nothing ever is."""
-        instants = [instant for instant in self._due.values() if instant is not None]
-        return min(instants, default=None)
+        """Return the next instant at which there is something to do, or None if there never is."""
+        orders, now = self._orders.known, self._clock.utcnow()
+        if orders.pause_of(None, now) is not None:
+            return orders.next_end(now)
+        paused = {job for job in orders.jobs if orders.pause_of(job, now) is not None}
+        instants = [
+            instant
+            for job, instant in self._due.items()
+            if instant is not None and job not in paused
+        ]
+        end = orders.next_end(now) if paused else None
+        return min(instants if end is None else (*instants, end), default=None)
 
     def next_of(self, job: str) -> datetime | None:
         """Return the next instant at which *job* is due; None if there is none, or none yet."""
@@ -259,7 +356,7 @@ class Claims:
     def _accept(self, decision: Decision) -> Iterator[Claim]:
         """Note that the decision stands in the store, and yield what it claims."""
         job = decision.job
-        due = None if decision.done else next_due(job.schedule, decision.record.cursor)
+        due = decision.due
         if due is None and not (job.guarded and decision.record.open):
             self._finished.add(job.name)
         # Still due after a look means put off until a run ends; `look_again` brings it back.

@@ -55,12 +55,13 @@ class Outcome(StrEnum):
     Why `CommandRunner.run` returned; the command is dead in each case.
 
     ``done``: it ended by itself and need not run again. ``term-over``: the term ended first.
-    ``stopped``: `CommandRunner.stop` was called.
+    ``stopped``: `CommandRunner.stop` was called. ``left``: `CommandRunner.leave` was.
     """
 
     DONE = "done"
     TERM_OVER = "term-over"
     STOPPED = "stopped"
+    LEFT = "left"
 
 
 class CommandUnusable(ConfigurationError):
@@ -126,6 +127,7 @@ class CommandRunner:
         grace: seconds from SIGTERM to SIGKILL; the end of a term may leave it less.
         environ: the command's environment; that of this process if None.
         backoff: how long to wait before each restart.
+        paused: whether the command is not to run for the time being, under a term or not.
 
     Raises:
         CommandUnusable: if there is no such command, or it may not be executed.
@@ -142,6 +144,7 @@ class CommandRunner:
         grace: float,
         environ: Mapping[str, str] | None = None,
         backoff: Backoff | None = None,
+        paused: Callable[[], bool] = lambda: False,
     ) -> None:
         self._argv = tuple(argv)
         self._variables = {"ELECTION": election, "NODE": node}
@@ -150,7 +153,9 @@ class CommandRunner:
         self._grace = grace
         self._environ = environ
         self._backoff = backoff or Backoff()
+        self._paused = paused
         self._stopping = False
+        self._leaving = False
         self._killing = False
         #: How the command last ended: its exit status, or minus the signal that killed it; None
         #: as long as it never ran.
@@ -168,6 +173,10 @@ class CommandRunner:
         # Two plain assignments: nothing here can block, whatever was interrupted.
         self._killing = now or self._stopping
         self._stopping = True
+
+    def leave(self) -> None:
+        """Ask `run` to end the command as `stop` does and return, in this term; any thread may."""
+        self._leaving = True
 
     def run(self, term: Term, *, hold: Sequence[int] = ()) -> Outcome:
         """
@@ -190,6 +199,7 @@ class CommandRunner:
             CommandUnusable: if the command has become impossible to start.
         """
         pause = 0.0
+        self._leaving = False
         while self._await_start(term, pause):
             began = self._clock.now()
             end = self._live(term, hold)
@@ -203,7 +213,9 @@ class CommandRunner:
             ran = self._clock.now() - began
             pause = self._backoff.after(ran=ran, failed=end.status != 0)
             _log.warning("%s ended (%s); next start in %.1f s", self._name, end.status, pause)
-        return Outcome.STOPPED if self._stopping else Outcome.TERM_OVER
+        if self._stopping:
+            return Outcome.STOPPED
+        return Outcome.LEFT if self._leaving and term.active else Outcome.TERM_OVER
 
     @property
     def _name(self) -> str:
@@ -218,9 +230,9 @@ class CommandRunner:
     def _await_start(self, term: Term, pause: float) -> bool:
         """Wait *pause* seconds, and until *term* lets work start; False if there will be none."""
         ready_at = self._clock.now() + pause
-        while term.active and not self._stopping:
-            in_time = term.remaining > self._notice(term)
-            if in_time and term.may_start and self._clock.now() >= ready_at:
+        while term.active and not self._stopping and not self._leaving:
+            in_time = term.remaining > self._notice(term) and self._clock.now() >= ready_at
+            if in_time and term.may_start and not self._paused():
                 return True
             self._clock.wait(term.ended, _TICK)
         return False
@@ -266,7 +278,8 @@ class CommandRunner:
             at_once = now + min(self._grace, Timing(term.ttl).safety_margin / 2)
         if at_once is not None:  # the first such moment stands
             return Schedule(0.0, min(at_once, (previous or Schedule(0, deadline)).kill_at))
-        return Schedule(0.0 if self._stopping else deadline - self._notice(term), deadline)
+        at_will = self._stopping or self._leaving or self._paused()
+        return Schedule(0.0 if at_will else deadline - self._notice(term), deadline)
 
     def _notice(self, term: Term) -> float:
         """Return the seconds of notice before the deadline; a fifth of the ttl spares renewals."""

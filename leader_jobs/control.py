@@ -7,6 +7,7 @@ reason, where a candidate of another program leads.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final, TypeVar
@@ -109,9 +110,9 @@ class Control:
             Its receipt; None if nobody has heard yet. The order stands all the same.
         """
 
-        def heard() -> Receipt | None:
-            receipt = self._receipt()
-            return receipt if receipt is not None and receipt.version >= version else None
+        def heard(raw: bytes) -> Receipt | None:
+            receipt = Receipt.decode(raw)
+            return receipt if receipt.version >= version else None
 
         return self._await(RECEIPT_KEY, heard, within)
 
@@ -170,19 +171,12 @@ class Control:
             The request as it stands; its ``answer`` is None if nobody has answered yet. It stands
             until its ``until``, and may be obeyed after this returned.
         """
-        key = request_key(request.id)
 
-        def answered() -> Request | None:
-            rows = self._store.read(self.election, key, deadline=self._limit())
-            if key not in rows:
-                return None
-            try:
-                found = Request.decode(rows[key].value)
-            except UnreadableRecord:
-                return None
+        def answered(raw: bytes) -> Request | None:
+            found = Request.decode(raw)
             return found if found.answer is not None else None
 
-        return self._await(key, answered, within) or request
+        return self._await(request_key(request.id), answered, within) or request
 
     # -- looking ----------------------------------------------------------------------------------
 
@@ -191,25 +185,19 @@ class Control:
         rows = self._store.read(self.election, CONTROL_PREFIX, deadline=self._limit())
         return Orders.read(rows, now=self._clock.utcnow())
 
-    def _receipt(self) -> Receipt | None:
-        rows = self._store.read(self.election, RECEIPT_KEY, deadline=self._limit())
-        try:
-            return Receipt.decode(rows[RECEIPT_KEY].value) if RECEIPT_KEY in rows else None
-        except UnreadableRecord:
-            return None
-
-    def _await(self, key: str, look: Callable[[], T | None], within: float) -> T | None:
-        """Return what *look* finds, as soon as it finds something, or None after *within* seconds."""
+    def _await(self, key: str, look: Callable[[bytes], T | None], within: float) -> T | None:
+        """Return what *look* finds in a record as soon as it does, or None after *within* seconds."""
         limit = self._clock.now() + within
         watch = self._store.watch(self.election, key)
         while True:
-            rows = self._store.read(self.election, key, deadline=self._limit())
-            found = look()
+            row = self._store.read(self.election, key, deadline=self._limit()).get(key)
+            found = None
+            with suppress(UnreadableRecord):
+                found = None if row is None else look(row.value)
             left = limit - self._clock.now()
             if found is not None or left <= 0:
                 return found
-            after = max((row.version for row in rows.values()), default=0)
-            watch.wait(after, timeout=min(left, _LOOK))
+            watch.wait(0 if row is None else row.version, timeout=min(left, _LOOK))
 
     def _entrants(self) -> tuple[Entrant, ...]:
         return self._store.candidates(self.election, deadline=self._limit())

@@ -13,15 +13,18 @@ from typing import Final, NamedTuple
 
 from leader_jobs.batches import Change
 from leader_jobs.ledger import Ledger, Versioned
-from leader_jobs.occurrences import Plan, plan
+from leader_jobs.occurrences import Plan, next_due, plan
+from leader_jobs.orders import Request
 from leader_jobs.planned import PlannedJob
 from leader_jobs.records import JobRecord, OccurrenceRecord, State
+from leader_jobs.schedules import Schedule
 
 __all__ = ["Decider", "Decision", "Recheck", "Start"]
 
 _log = logging.getLogger(__name__)
 _TOO_LATE: Final = "window"
 _AHEAD: Final = timedelta(seconds=1)
+_MICRO: Final = timedelta(microseconds=1)
 #: How many occurrences of one job may be open, so that all of them can be closed in one commit.
 _MOST_OPEN: Final = 100
 #: After so long a message that nobody took may be lost: the occurrence is dispatched once more, under
@@ -61,6 +64,9 @@ class Decision(Change):
         claims: what is to be started.
         changed: whether there is anything to write.
         recheck: how soon to look again, because of what others may do meanwhile.
+        due: the next planned instant that is not accounted for.
+        asked: the instant that an operator's request to run the job now was given.
+        refused: why such a request is not obeyed.
     """
 
     job: PlannedJob = field(kw_only=True)
@@ -68,6 +74,9 @@ class Decision(Change):
     claims: list[Start] = field(default_factory=list)
     changed: bool = False
     recheck: Recheck = Recheck.NEVER
+    due: datetime | None = None
+    asked: datetime | None = None
+    refused: str = ""
 
     @property
     def done(self) -> bool:
@@ -105,18 +114,41 @@ class Decider:
         self._living = living
         self._warned: set[str] = set()
 
-    def decide(self, job: PlannedJob, found: Versioned, now: datetime) -> Decision:
-        """Return what is to change about *job*, whose record was *found*, at *now*."""
+    def decide(
+        self,
+        job: PlannedJob,
+        found: Versioned,
+        now: datetime,
+        *,
+        request: Request | None = None,
+        paused: bool = False,
+    ) -> Decision:
+        """
+        Return what is to change about *job*, whose record was *found*, at *now*.
+
+        Args:
+            job: the job.
+            found: its record.
+            now: the present instant.
+            request: an operator's, to run it now.
+            paused: whether its schedule is paused: then it is run only on request.
+        """
         record = _record(job, found.record, now)
         decision = Decision(
             record, found.version, job=job, now=now, changed=record is not found.record
         )
-        self._recover_all(decision)
-        self._plan(decision)
-        if job.guarded and not job.policy.overlap:
-            self._one_at_a_time(decision)
+        if not paused:
+            self._recover_all(decision)
+            self._plan(decision)
+            if job.guarded and not job.policy.overlap:
+                self._one_at_a_time(decision)
+        if request is not None:
+            self._run_now(decision, request)
         if job.guarded and decision.record.open:
             decision.look_again(Recheck.LATER)  # others start and end what is open
+        decision.due = None if decision.done else next_due(job.schedule, decision.record.cursor)
+        if decision.changed:
+            decision.record = replace(decision.record, due=decision.due)
         return decision
 
     # -- what is open -----------------------------------------------------------------------------
@@ -235,6 +267,33 @@ class Decider:
             if _is_settled(decision.job, entry):
                 decision.close(replace(entry, ended_at=entry.dispatched_at))
 
+    def _run_now(self, decision: Decision, request: Request) -> None:
+        """Claim an occurrence beside those of the schedule, unless a run is in its way."""
+        decision.changed = True  # if only by the answer
+        job, now = decision.job, decision.now
+        self._close_settled(decision)
+        record = decision.record
+        if record.open and not job.policy.overlap:
+            other = record.open[0]
+            since = other.started_at or other.claimed_at
+            decision.refused = (
+                f"the occurrence of {other.planned_at.isoformat()} is {other.state} on node "
+                f"{other.node} since {since.isoformat()}, and runs of the job may not overlap"
+            )
+        elif len(record.open) >= _MOST_OPEN:
+            decision.refused = f"{len(record.open)} occurrences of the job are open already"
+        else:
+            instant = _free_instant(record, job.schedule, now)
+            decision.claims.append(Start(record.sequence, instant))
+            decision.asked = instant
+            decision.record = record.claim_beside(
+                instant,
+                token=self._token,
+                node=self._ledger.node,
+                now=now,
+                asked_by=request.by,
+            )
+
     def _one_at_a_time(self, decision: Decision) -> None:
         """Have no more than the first claim dispatched: the next one waits for its end."""
         first = next(iter(decision.record.open), None)
@@ -273,6 +332,14 @@ def _record(job: PlannedJob, record: JobRecord | None, now: datetime) -> JobReco
         )
     cursor = max(begin, record.cursor)
     return replace(record, schedule=fingerprint, words=words, cursor=cursor, task=job.task)
+
+
+def _free_instant(record: JobRecord, schedule: Schedule, instant: datetime) -> datetime:
+    """Return the first instant from *instant* on that is no other occurrence's identity."""
+    taken = {entry.planned_at for entry in record.open}
+    while instant in taken or schedule.latest_until(instant, after=instant - _MICRO) is not None:
+        instant += _MICRO
+    return instant
 
 
 def _is_late(job: PlannedJob, entry: OccurrenceRecord, now: datetime) -> bool:

@@ -19,6 +19,7 @@ __all__ = [
     "ElectionWon",
     "Event",
     "Observer",
+    "Renewed",
     "Resumed",
     "Suspended",
     "TermEnded",
@@ -65,6 +66,15 @@ class Resumed(Event):
     """A renewal worked again before the deadline."""
 
     token: int
+
+
+@dataclass(frozen=True, slots=True)
+class Renewed(Event):
+    """A renewal of this node's term worked: it took *took* seconds, and *remaining* are left."""
+
+    token: int
+    took: float
+    remaining: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,13 @@ from leader_jobs.events import (
     CandidateEnrolled,
     ElectionWon,
     Observer,
+    Renewed,
     Resumed,
     Suspended,
     TermEnded,
 )
 from leader_jobs.exceptions import StoreError
+from leader_jobs.orders import Heir
 from leader_jobs.stores.base import Candidacy
 from leader_jobs.term import Term
 
@@ -74,6 +76,20 @@ class Herald:
             term.reason,
         )
         self._announce(TermEnded(self._election, self._node, term.token, str(term.reason)))
+
+    def renewed(self, term: Term, took: float) -> None:
+        """A renewal worked, after *took* seconds."""
+        self._announce(Renewed(self._election, self._node, term.token, took, term.remaining))
+
+    def steps_back(self, heir: Heir) -> None:
+        """It is the node's turn, and it lets another candidate go first."""
+        _log.info(
+            "node %s steps back in election %r for candidate %s, as %s asked",
+            self._node,
+            self._election,
+            heir.candidate,
+            heir.by or "somebody",
+        )
 
     def suspended(self, term: Term, error: StoreError) -> None:
         """Renewals fail."""

@@ -17,7 +17,7 @@ from datetime import datetime
 from typing import Final
 
 from leader_jobs.clock import Clock
-from leader_jobs.exceptions import Conflict, StoreError, StoreUnavailable
+from leader_jobs.exceptions import Conflict, Fenced, StoreError, StoreUnavailable
 from leader_jobs.names import runners_of
 from leader_jobs.proposals import Proposal
 from leader_jobs.records import (
@@ -31,6 +31,7 @@ from leader_jobs.records import (
     job_key,
 )
 from leader_jobs.stores.base import ABSENT, Store, Write
+from leader_jobs.tally import Tally
 from leader_jobs.term import Term
 
 __all__ = ["Claim", "Edit", "Ledger", "Versioned", "find_claimed", "history"]
@@ -106,6 +107,8 @@ class Ledger:
         self.election: Final = election
         self.node: Final = node
         self.owner: Final = owner
+        #: What this process did here.
+        self.tally: Final = Tally()
         self._clock = clock
         self._timeout = timeout
         self._known: dict[str, Versioned | UnreadableRecord] = {}
@@ -185,12 +188,31 @@ class Ledger:
             for name in tuple(self._known) if names is None else names:
                 self._known.pop(name, None)
 
-    def remember(self, record: JobRecord, version: int) -> None:
-        """Note that *record* was committed at *version*."""
+    def remembered(self) -> tuple[JobRecord, ...]:
+        """Return the job records in memory, as they are known to have been; the store is not asked."""
+        with self._lock:
+            known = tuple(self._known.values())
+        return tuple(v.record for v in known if isinstance(v, Versioned) and v.record is not None)
+
+    def remember(
+        self, record: JobRecord, version: int, closed: Iterable[OccurrenceRecord] = ()
+    ) -> None:
+        """Note that *record* was committed at *version*, and *closed* with it."""
         with self._lock:
             known = self._known.get(record.job)
             if not isinstance(known, Versioned) or known.version < version:
                 self._known[record.job] = Versioned(record, version)
+        self.tally.close(closed)
+        if isinstance(known, Versioned) and known.record is not None:
+            self._count_starts(known.record, record)
+
+    def _count_starts(self, before: JobRecord, after: JobRecord) -> None:
+        """Count what was dispatched, or started without a message, between two records of a job."""
+        known = {entry.sequence: entry.state for entry in before.open}
+        for entry in after.open:
+            began = entry.dispatched_at if entry.state is State.DISPATCHED else entry.started_at
+            if began is not None and known.get(entry.sequence) is State.CLAIMED:
+                self.tally.start(entry, began)
 
     # -- what is in this process's hands ----------------------------------------------------------
 
@@ -377,10 +399,12 @@ class Ledger:
             )
         except Conflict:
             return False
-        except StoreError:
+        except StoreError as error:
+            if isinstance(error, Fenced):
+                self.tally.refuse()
             self.forget((record.job,))
             raise
-        self.remember(record, version)
+        self.remember(record, version, closed)
         return True
 
     def _fetch(self, names: Sequence[str]) -> dict[str, Versioned | UnreadableRecord]:

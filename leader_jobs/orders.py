@@ -156,9 +156,24 @@ class Request:
         id_ = os.urandom(8).hex()
         return cls(id=id_, kind=kind, by=one_line(by), at=at, until=until, **details)
 
-    def answered(self, answer: Answer, why: str, *, node: str, now: datetime) -> Self:
+    def answered(
+        self,
+        answer: Answer,
+        why: str,
+        *,
+        node: str,
+        now: datetime,
+        planned_at: datetime | None = None,
+    ) -> Self:
         """Return the request with its answer."""
-        return replace(self, answer=answer, why=one_line(why), answered_by=node, answered_at=now)
+        return replace(
+            self,
+            answer=answer,
+            why=one_line(why),
+            answered_by=node,
+            answered_at=now,
+            planned_at=planned_at,
+        )
 
     def encode(self) -> bytes:
         """Return the bytes to keep."""

@@ -268,6 +268,14 @@ class JobRecord:
             self, cursor=planned_at, sequence=self.sequence + 1, open=(*self.open, entry)
         )
 
+    def claim_beside(
+        self, planned_at: datetime, *, token: int, node: str, now: datetime, asked_by: str
+    ) -> Self:
+        """Return the record with one more open occurrence, which its schedule knows nothing of."""
+        claimed = self.claim(planned_at, token=token, node=node, now=now)
+        entry = replace(claimed.open[-1], asked_by=asked_by)
+        return replace(claimed, cursor=self.cursor, open=(*self.open, entry))
+
     def pass_over(
         self, passed: Passed, *, token: int, node: str, now: datetime
     ) -> tuple[Self, OccurrenceRecord]:

@@ -34,6 +34,7 @@ class Renewer:
         clock: where moments come from.
         announce_suspended: called with term and error when renewals begin to fail in a term.
         announce_resumed: called with the term when they work again.
+        announce_renewed: called with the term, and the seconds it took, after each that worked.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Renewer:
         clock: Clock,
         announce_suspended: Callable[[Term, StoreError], None],
         announce_resumed: Callable[[Term], None],
+        announce_renewed: Callable[[Term, float], None] = lambda _term, _took: None,
     ) -> None:
         self._store = store
         self._candidacy = candidacy
@@ -51,6 +53,7 @@ class Renewer:
         self._timing = Timing(candidacy.ttl)
         self._announce_suspended = announce_suspended
         self._announce_resumed = announce_resumed
+        self._announce_renewed = announce_renewed
         self._term: Term | None = None
         self._good_until = clock.now() + candidacy.ttl
         self._stop = threading.Event()
@@ -115,6 +118,8 @@ class Renewer:
         else:
             self._good_until = sent + ttl
             self._extend(term, sent + Timing(ttl).valid_for)
+            if term is not None and term.active:
+                self._announce_renewed(term, self._clock.now() - sent)
         return self._timing.renew_every
 
     def _extend(self, term: Term | None, deadline: float) -> None:

@@ -17,13 +17,17 @@ from leader_jobs.exceptions import Fenced, StoreError
 from leader_jobs.jobs import Job
 from leader_jobs.ledger import Ledger
 from leader_jobs.occurrences import CatchUp
+from leader_jobs.orderbook import OrderBook
 from leader_jobs.runpool import RunPool
 from leader_jobs.term import Term
 from leader_jobs.wallclock import WallClock
 
-__all__ = ["JobRunner", "Timer"]
+__all__ = ["LEAVE_WITHIN", "JobRunner", "Timer"]
 
 _log = logging.getLogger(__name__)
+#: Seconds that bodies under way get to finish before the term is given up by will.
+LEAVE_WITHIN: Final = 2.0
+_FINISH_WITHIN: Final = 1.0
 _LOOK: Final = 0.2
 _AT_LEAST_EVERY: Final = timedelta(seconds=1)
 _SOON: Final = timedelta(seconds=0.2)
@@ -56,6 +60,7 @@ class JobRunner:
         timer: makes a timer, one for each term.
         pool: makes the threads, given what to call when a job is free and when a start is refused.
         clock: where moments and instants come from.
+        orders: what operators ordered.
     """
 
     def __init__(
@@ -67,15 +72,21 @@ class JobRunner:
         timer: Callable[[], Timer],
         pool: Callable[[Callable[[Job, bool], None], Callable[[Term], None]], RunPool],
         clock: Clock,
+        orders: OrderBook | None = None,
     ) -> None:
         self._candidate = candidate
         self._ledger = ledger
+        self._orders = orders
         self._jobs = {job.name: job for job in jobs}
         self._make_timer = timer
         self._pool = pool(self._freed, candidate.lose)
         self._clock = clock
         self._ticker: Ticker | None = None
         self._stopping = threading.Event()
+        self._leaving = False
+        self._turn = threading.Event()
+        if orders is not None:
+            orders.listen(self._ordered)
 
     @property
     def exit_status(self) -> int:
@@ -89,9 +100,13 @@ class JobRunner:
         Returns:
             True: there is always a next term to run.
         """
+        self._leaving = False
+        claims = Claims(
+            self._ledger, term, self._jobs.values(), clock=self._clock, orders=self._orders
+        )
         ticker = Ticker(
             term,
-            claims=Claims(self._ledger, term, self._jobs.values(), clock=self._clock),
+            claims=claims,
             timer=self._make_timer(),
             candidate=self._candidate,
             clock=self._clock,
@@ -101,22 +116,45 @@ class JobRunner:
         self._ticker = ticker
         ticker.start()
         try:
-            while term.active and not self._stopping.is_set():
-                self._clock.wait(self._stopping, min(_LOOK, term.remaining))
+            while term.active and not self._stopping.is_set() and not self._leaving:
+                self._clock.wait(self._turn, min(_LOOK, term.remaining))
+                self._turn.clear()
                 ticker.watch_clock()
         finally:
             ticker.stop()
             self._pool.drop_waiting()
+        if self._leaving and term.active and not self._stopping.is_set():
+            self._pool.finish(_FINISH_WITHIN)
+            self._candidate.resign()
         return True
+
+    def leave(self) -> None:
+        """
+        Give up the term by will: start nothing more, and resign after a moment; returns at once.
+
+        Bodies that end within a second are waited for; others are told (`current_run().lost`), go
+        on, and are recorded when they end.
+        """
+        self._leaving = True
+        self._turn.set()
 
     def stop(self, *, now: bool = False) -> None:
         """Start nothing more; with *now*, do not wait for what is running either."""
         self._stopping.set()
+        self._turn.set()
         self._pool.stop(now=now)
 
     def drain(self, grace: float) -> bool:
         """Bring running bodies to an end, see `RunPool.drain`; call it while the term still holds."""
         return self._pool.drain(grace)
+
+    def _ordered(self) -> None:
+        """Go by what operators ordered just now."""
+        if self._orders is not None and self._orders.is_paused():
+            self._pool.drop_waiting()
+        ticker = self._ticker
+        if ticker is not None:
+            ticker.look_soon()
 
     def _freed(self, job: Job, ran: bool) -> None:
         ticker = self._ticker
@@ -174,6 +212,10 @@ class Ticker:
     def look_again(self, job: str) -> None:
         """Tick soon, for *job* may be run again."""
         self._claims.look_again(job)
+        self.look_soon()
+
+    def look_soon(self) -> None:
+        """Tick soon, for something has changed."""
         self._asked = True
         # A tick under way looks at the flag when it ends.
         if not self._stopped and not self._ticking.locked():

@@ -98,6 +98,14 @@ class RunPool:
         if now:
             self._abandoned.set()
 
+    def finish(self, within: float) -> bool:
+        """Wait up to *within* seconds until no body runs; whether it came to that."""
+        limit = self._clock.now() + within
+        with self._changed:
+            while self._running and self._clock.now() < limit:
+                self._changed.wait(min(_RETRY, within))
+            return not self._running
+
     def drain(self, grace: float) -> bool:
         """
         Let running bodies finish within *grace* seconds; close, or hand back, the runs that do not.

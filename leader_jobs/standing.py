@@ -1,5 +1,5 @@
 """
-What a process stands in an election with, as its settings say: a candidate, and the ledger it writes.
+What a process stands in an election with, as its settings say, put together.
 """
 
 from collections.abc import Iterable
@@ -9,31 +9,36 @@ from leader_jobs.clock import Clock
 from leader_jobs.config import Settings
 from leader_jobs.events import Observer
 from leader_jobs.ledger import Ledger
+from leader_jobs.orderbook import OrderBook
+from leader_jobs.steward import Steward
 from leader_jobs.stores.base import Store
 from leader_jobs.version import version
+from leader_jobs.vitals import Place, vitals
 
-__all__ = ["candidate_of", "ledger_of"]
+__all__ = ["place_of"]
 
 
-def candidate_of(
+def place_of(
     settings: Settings,
     election: str,
     *,
     store: Store,
     clock: Clock,
     observers: Iterable[Observer] = (),
-) -> Candidate:
+) -> Place:
     """
-    Return this node's candidate for *election*, which does not stand yet.
+    Return this node's place in *election*, whose candidate does not stand yet.
 
     Args:
         settings: node and ttl.
         election: the election's name.
         store: where it is held.
-        clock: where moments come from.
+        clock: where moments and instants come from.
         observers: told of the candidate's events.
+
+    What the ledger starts lives as long as the candidate stands.
     """
-    return Candidate(
+    candidate = Candidate(
         election,
         store=store,
         node=settings.node,
@@ -42,21 +47,17 @@ def candidate_of(
         observers=observers,
         clock=clock,
     )
-
-
-def ledger_of(candidate: Candidate, *, store: Store, clock: Clock) -> Ledger:
-    """
-    Return the ledger of the election of *candidate*: what it starts lives as long as that one stands.
-
-    Args:
-        candidate: who writes.
-        store: where its election is held.
-        clock: where moments and instants come from.
-    """
-    return Ledger(
+    ledger = Ledger(
         store,
-        candidate.election,
-        node=candidate.node,
+        election,
+        node=settings.node,
         owner=candidate.proposal.incarnation,
         clock=clock,
     )
+    orders = OrderBook(store, election, node=settings.node, clock=clock)
+    steward = Steward(candidate, ledger, orders, clock=clock)
+    candidate.attend(steward)
+    place = Place(candidate, ledger, orders, steward)
+    steward.place = place
+    vitals.post(place)
+    return place

@@ -45,7 +45,8 @@ class TermRecord:
         ended_at: when it ended, or None while it goes on as far as anybody knows.
         reason: why it ended: ``resigned``, ``lost`` or ``deadline`` by its own word, or ``gone`` by
             that of its successor, who found it ended; *ended_at* is then when that was.
-        took: seconds from the end of the term before to the beginning of this one, as far as known.
+        took: seconds from the end of the term before to the beginning of this one, as far as known;
+            not kept, but found by `read_terms`.
     """
 
     number: int
@@ -65,7 +66,7 @@ class TermRecord:
 
     def encode(self) -> bytes:
         """Return the bytes to keep."""
-        return dump(plain(self))
+        return dump(plain(replace(self, took=None)))
 
     @classmethod
     def decode(cls, raw: bytes) -> Self:
@@ -74,11 +75,21 @@ class TermRecord:
 
 
 def read_terms(rows: Mapping[str, Record]) -> list[tuple[TermRecord, int]]:
-    """Return the terms among the records under `TERMS_PREFIX`, with their versions, oldest first."""
-    found = []
+    """
+    Return the terms among the records under `TERMS_PREFIX`, with their versions, oldest first.
+
+    ``took`` is filled in where the end of the term before is known.
+    """
+    found: list[tuple[TermRecord, int]] = []
     for row in rows.values():
         try:
             found.append((TermRecord.decode(row.value), row.version))
         except UnreadableRecord:
             continue
-    return sorted(found, key=lambda entry: entry[0].token)
+    found.sort(key=lambda entry: entry[0].token)
+    for place in range(1, len(found)):
+        former, (record, version) = found[place - 1][0], found[place]
+        if former.ended_at is not None and former.reason != GONE:
+            took = max(0.0, (record.began_at - former.ended_at).total_seconds())
+            found[place] = replace(record, took=took), version
+    return found

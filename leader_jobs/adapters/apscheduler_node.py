@@ -24,7 +24,7 @@ from leader_jobs.events import Event, TermEnded
 from leader_jobs.exceptions import ConfigurationError, Fenced, StoreError
 from leader_jobs.jobs import Job
 from leader_jobs.runlog import RunLog
-from leader_jobs.standing import candidate_of, ledger_of
+from leader_jobs.standing import place_of
 from leader_jobs.stores.factory import open_store
 from leader_jobs.term import Term
 
@@ -34,6 +34,8 @@ _log = logging.getLogger(__name__)
 _RETRY: Final = 0.5
 _LOOK: Final = 0.2
 _RECORD_WITHIN: Final = 3.0
+#: Seconds that runs under way get before the term is given up because an operator asked for it.
+_FINISH_WITHIN: Final = 1.0
 _EXIT_WITHIN: Final = 5.0
 #: A leader that can run nothing for so long, in seconds, lets another one try.
 _HAND_OVER: Final = 10.0
@@ -76,14 +78,14 @@ class SchedulerNode:
         self._begin = begin
         self._clock: Clock = SystemClock()
         self._store = open_store(settings, clock=self._clock)
-        self._candidate = candidate_of(
+        place = place_of(
             settings,
             settings.election,
             store=self._store,
             clock=self._clock,
             observers=[self._on_event],
         )
-        self._ledger = ledger_of(self._candidate, store=self._store, clock=self._clock)
+        self._candidate, self._ledger, self._orders = place.candidate, place.ledger, place.orders
         self._log = RunLog(self._ledger, clock=self._clock, fenced=self._candidate.lose)
         self._runs = Runs(
             scheduler, ledger=self._ledger, log=self._log, clock=self._clock, freed=self._freed
@@ -95,14 +97,21 @@ class SchedulerNode:
         self._good_at = self._clock.now()
         self._onlooker = Onlooker(scheduler, self._ledger, node=settings.node, clock=self._clock)
         self._wake = threading.Event()
+        self._leaving = False
+        place.orders.listen(self._wake.set)
+        place.steward.leave_by(self._leave, within=2 * _FINISH_WITHIN)
         self._stopping = threading.Event()
         self._exiting = threading.Event()
         self._thread = threading.Thread(target=self._run, name="leader-jobs-scheduler", daemon=True)
         self._place = (settings.store, settings.namespace, settings.election)
+        self._take_place()
+
+    def _take_place(self) -> None:
+        """Be the one that stands in this election in this process."""
         other = _nodes.get(self._place)
         if other is not None and other.pid == self.pid and not other.stopping:
             msg = (
-                f"another scheduler of this process stands in election {settings.election!r}, and only "
+                f"another scheduler of this process stands in election {self.election!r}, and only "
                 "one of them would run its jobs: shut it down first, or give this one an election of "
                 "its own, leader_jobs={'election': …}"
             )
@@ -276,7 +285,11 @@ class SchedulerNode:
 
     def _lead(self, term: Term) -> None:
         self._good_at = self._clock.now()
+        self._leaving = False
         while self._lead_on(term):
+            if self._leaving:
+                self._let_finish(_FINISH_WITHIN, lambda: not term.active)
+                break
             # It was paused: it stays the leader while what runs comes to its end, for the grace time.
             self._let_finish(self._settings.grace, lambda: self._lead_no_more(term))
             if not self._may_lead(term):
@@ -327,8 +340,13 @@ class SchedulerNode:
             return False
 
     def _may_lead(self, term: Term) -> bool:
-        running = self._scheduler.state == STATE_RUNNING
+        running = self._scheduler.state == STATE_RUNNING and not self._leaving
         return term.active and running and not self._stopping.is_set()
+
+    def _leave(self) -> None:
+        """Start nothing more in this term, and resign; returns at once."""
+        self._leaving = True
+        self._wake.set()
 
     def _turn(self, term: Term) -> float:
         """Do what is due; return the seconds until there is more to do."""
@@ -367,6 +385,7 @@ class SchedulerNode:
             look_every=self._options.look_every,
             max_burst=self._options.max_burst,
             begin=self._begin,
+            orders=self._orders,
         )
 
     def _freed(self, job: str, again: bool) -> None:

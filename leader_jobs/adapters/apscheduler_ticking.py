@@ -29,6 +29,7 @@ from leader_jobs.exceptions import LeaderJobsError
 from leader_jobs.jobs import Job
 from leader_jobs.ledger import Ledger, Versioned
 from leader_jobs.occurrences import Reason
+from leader_jobs.orderbook import OrderBook
 from leader_jobs.records import OccurrenceRecord, State
 from leader_jobs.term import Term
 from leader_jobs.wallclock import WallClock
@@ -57,6 +58,7 @@ class SchedulerTerm:
         look_every: seconds between looks at shared job stores.
         max_burst: how many missed run times of a job are run at most.
         begin: writes what was held back for a job store, given by its alias, until somebody led.
+        orders: what operators ordered.
 
     Raises:
         StoreError: the ledger can not be read.
@@ -75,6 +77,7 @@ class SchedulerTerm:
         look_every: float,
         max_burst: int,
         begin: Callable[[str], None],
+        orders: OrderBook | None = None,
     ) -> None:
         self._term = term
         self._scheduler = scheduler
@@ -100,7 +103,7 @@ class SchedulerTerm:
         self._board.look()
         self._looked_at = clock.now()
         self._asked = False
-        self._claims = Claims(ledger, term, self._board.planned(), clock=clock)
+        self._claims = Claims(ledger, term, self._board.planned(), clock=clock, orders=orders)
         self._names = self._board.names()
         self._retired = self._board.paused()
         self._finished: set[str] = set()

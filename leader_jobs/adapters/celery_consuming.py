@@ -36,6 +36,7 @@ import logging
 import threading
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from celery import Celery, bootsteps, signals
@@ -44,14 +45,14 @@ from celery.worker import state
 from leader_jobs.adapters.celery_deliveries import Delivery
 from leader_jobs.adapters.celery_settings import options_of, settings_of
 from leader_jobs.adapters.celery_terms import SharedTerms
-from leader_jobs.candidate import Candidate
 from leader_jobs.clock import Clock, SystemClock
 from leader_jobs.config import Settings
-from leader_jobs.exceptions import ConfigurationError
-from leader_jobs.standing import candidate_of
+from leader_jobs.exceptions import ConfigurationError, StoreError
+from leader_jobs.standing import place_of
 from leader_jobs.stores.base import Store
 from leader_jobs.stores.factory import open_store
 from leader_jobs.term import Term, held_terms
+from leader_jobs.vitals import Place
 
 __all__ = ["LeaderConsuming", "install", "queue_of"]
 
@@ -75,7 +76,7 @@ class Following:
     This worker's part in one election, followed by a thread.
 
     Args:
-        candidate: ours.
+        place: ours.
         shared: where the pool's children see the term.
         changed: called when the queue should be consumed and is not, or the other way round.
         lost: called with election and token when a term is over.
@@ -87,16 +88,17 @@ class Following:
 
     def __init__(
         self,
-        candidate: Candidate,
+        place: Place,
         shared: SharedTerms,
         *,
         changed: Callable[[], None],
         lost: Callable[[str, int], None],
         clock: Clock,
     ) -> None:
-        self.election: Final = candidate.election
+        self.election: Final = place.candidate.election
         self.consuming = False
-        self._candidate = candidate
+        self._candidate = place.candidate
+        self._orders = place.orders
         self._shared = shared
         self._changed = changed
         self._lost = lost
@@ -109,12 +111,15 @@ class Following:
     def term(self) -> Term | None:
         """The term that a body may be started under now, or None."""
         term = self._candidate.term
-        return term if term is not None and term.may_start else None
+        return term if term is not None and self._may_start(term) else None
 
     def holds(self, token: int) -> bool:
         """Whether term *token* goes on, in doubt or not."""
         term = self._candidate.term
         return term is not None and term.token == token
+
+    def _may_start(self, term: Term) -> bool:
+        return term.may_start and not self._orders.is_paused()
 
     def start(self) -> None:
         """Stand, from now on; a second call changes nothing."""
@@ -150,9 +155,12 @@ class Following:
             self._candidate.stop(_STOP_LIMIT)
 
     def _follow(self, term: Term) -> None:
+        with suppress(StoreError):  # then the steward finds out, and nothing starts before
+            self._orders.look()
         while term.active and not self._is_done():
-            self._shared.show(term)
-            if self.consuming != term.may_start:
+            may_start = self._may_start(term)
+            self._shared.show(term, may_start=may_start)
+            if self.consuming != may_start:
                 self._changed()
             self._clock.wait(term.ended, _LOOK)
         self._shared.clear(self.election)
@@ -208,10 +216,8 @@ class LeaderConsuming(bootsteps.StartStopStep):
         consumer.on_task_request = self._reserve
 
     def _follow(self, settings: Settings, election: str) -> Following:
-        candidate = candidate_of(settings, election, store=self._store, clock=self._clock)
-        return Following(
-            candidate, self._shared, changed=self.ask, lost=self._lost, clock=self._clock
-        )
+        place = place_of(settings, election, store=self._store, clock=self._clock)
+        return Following(place, self._shared, changed=self.ask, lost=self._lost, clock=self._clock)
 
     def include_if(self, consumer: Any) -> bool:
         """Take part only where there are elections to stand in."""

@@ -17,7 +17,7 @@ from leader_jobs.adapters.celery_timetable import Timetable
 from leader_jobs.clock import Clock, SystemClock
 from leader_jobs.config import Settings
 from leader_jobs.exceptions import Fenced, LeaderJobsError, StoreError
-from leader_jobs.standing import candidate_of, ledger_of
+from leader_jobs.standing import place_of
 from leader_jobs.stores.factory import open_store
 from leader_jobs.term import Term
 
@@ -53,13 +53,10 @@ class BeatNode:
         self._settings = settings
         self._clock: Clock = SystemClock()
         self._store = open_store(settings, clock=self._clock)
-        self._candidate = candidate_of(
-            settings,
-            settings.election,
-            store=self._store,
-            clock=self._clock,
-        )
-        self._ledger = ledger_of(self._candidate, store=self._store, clock=self._clock)
+        place = place_of(settings, settings.election, store=self._store, clock=self._clock)
+        self._candidate, self._ledger, self._orders = place.candidate, place.ledger, place.orders
+        place.orders.listen(self._ordered)
+        place.steward.leave_by(self._leave, within=settings.grace)
         wrapped = scheduler(app=app, lazy=True, **arguments)
         self._look_every = min(wrapped.max_interval or _LOOK_EVERY, _LOOK_EVERY)
         self._timetable = Timetable(app, wrapped)
@@ -68,6 +65,8 @@ class BeatNode:
         self._good_at = self._clock.now()
         self._troubled = False
         self._stopping = threading.Event()
+        self._leaving = False
+        self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="leader-jobs-beat", daemon=True)
 
     def start(self) -> None:
@@ -98,6 +97,7 @@ class BeatNode:
         if self.pid != os.getpid():
             return  # a copy, made by a fork
         self._stopping.set()
+        self._wake.set()
         self._candidate.release()
         with suppress(RuntimeError):  # a signal came before it was started
             self._thread.join(self._settings.grace)
@@ -122,13 +122,29 @@ class BeatNode:
     def _lead(self, term: Term) -> None:
         """Publish until the term ends or the node is stopped; losing a term never ends beat."""
         self._good_at = self._clock.now()
+        self._leaving = False
         try:
-            while term.active and not self._stopping.is_set() and not self._is_hopeless():
-                self._clock.wait(self._stopping, min(self._turn(term), term.remaining))
+            while self._may_lead(term) and not self._is_hopeless():
+                self._wake.clear()
+                pause = self._turn(term)
+                if self._may_lead(term):
+                    self._clock.wait(self._wake, min(pause, term.remaining))
         finally:
             self._end(term)
         if term.active and not self._stopping.is_set():
             self._candidate.resign()
+
+    def _may_lead(self, term: Term) -> bool:
+        return term.active and not self._stopping.is_set() and not self._leaving
+
+    def _ordered(self) -> None:
+        """Go by what operators ordered just now."""
+        self._wake.set()
+
+    def _leave(self) -> None:
+        """Bring the batch in hand to an end, and resign; returns at once."""
+        self._leaving = True
+        self._wake.set()
 
     def _turn(self, term: Term) -> float:
         """Do what is due; return the seconds until there is more to do."""
@@ -165,6 +181,7 @@ class BeatNode:
             publisher=self._publisher,
             clock=self._clock,
             look_every=self._look_every,
+            orders=self._orders,
         )
 
     def _end(self, term: Term) -> None:

@@ -112,9 +112,10 @@ class SharedTerms:
         """Whether this is the process that writes, and needs no loan."""
         return os.getpid() == self._holder
 
-    def show(self, term: Term) -> None:
-        """Let the children see *term* as it is now; nothing if it is over."""
-        copy = Copy(term.token, term.ttl, term.deadline, term.suspended)
+    def show(self, term: Term, *, may_start: bool = True) -> None:
+        """Let the children see *term* as it is now; nothing if it is over; no start if it *may* not."""
+        suspended = term.suspended or not may_start
+        copy = Copy(term.token, term.ttl, term.deadline, suspended)
         fields = _FIELDS.pack(*copy)
         self._write(term.election, fields + _CHECKSUM.pack(zlib.crc32(fields)))
         if not term.active:  # it may have ended after the copy was made

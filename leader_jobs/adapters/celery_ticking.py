@@ -19,6 +19,7 @@ from leader_jobs.claims import Claims
 from leader_jobs.clock import Clock
 from leader_jobs.dispatches import Dispatches
 from leader_jobs.ledger import Claim, Ledger
+from leader_jobs.orderbook import OrderBook
 from leader_jobs.term import Term
 from leader_jobs.wallclock import WallClock
 
@@ -45,6 +46,7 @@ class BeatTerm:
         publisher: sends it.
         clock: where moments and instants come from.
         look_every: seconds between looks at a schedule that others may edit.
+        orders: what operators ordered.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class BeatTerm:
         publisher: Publisher,
         clock: Clock,
         look_every: float,
+        orders: OrderBook | None = None,
     ) -> None:
         self._term = term
         self._timetable = timetable
@@ -69,7 +72,7 @@ class BeatTerm:
         self._blind = False
         self._wall = WallClock(candidate, clock)
         self._jobs = {job.name: job for job in timetable.jobs()}
-        self._claims = Claims(ledger, term, self._jobs.values(), clock=clock)
+        self._claims = Claims(ledger, term, self._jobs.values(), clock=clock, orders=orders)
         self._dispatches = Dispatches(ledger, term, clock=clock)
         self._outbox = Outbox(
             term, ledger=ledger, dispatches=self._dispatches, publish=self._publish, clock=clock

@@ -42,7 +42,8 @@ def diary(tmp_path: Path) -> Iterator[Diary]:
 
 def make_work(diary: Diary, script: str, restart: Restart = Restart.NEVER) -> CommandWork:
     """Return a shell script as work."""
-    return CommandWork(new_runner(diary, script, restart=restart), MemoryStore(clock))
+    runner = new_runner(diary, script, restart=restart)
+    return CommandWork(runner, MemoryStore(clock), resign=lambda: None)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +134,7 @@ def test_the_command_keeps_its_nodes_lifeline(tmp_path: Path) -> None:
     ):
         term = candidate.campaign(10.0)
         lifeline = store.lifeline(term.candidacy)
-        assert CommandWork(runner, store).run(term) is False
+        assert CommandWork(runner, store, resign=candidate.resign).run(term) is False
         assert held == [lifeline]
         assert lifeline
 
