@@ -24,6 +24,7 @@ from leader_jobs.stores import _etcd_wire as wire
 from leader_jobs.stores._etcd_answers import TokenRejected, Unanswered, check, headers
 from leader_jobs.stores._etcd_http import Gateway
 from leader_jobs.stores._etcd_socket import Connection
+from leader_jobs.stores._pace import Pace
 
 __all__ = ["RegisterWatch", "Waiter"]
 
@@ -38,8 +39,6 @@ _HAS_LEADER: Final = {"Grpc-Metadata-hasleader": "true"}
 _OK: Final = 200
 #: Seconds by which a timeout may fire early; some event loops round.
 _SLACK: Final = 0.01
-#: Seconds between two looks at a register that others write to all the time.
-_BUSY: Final = 0.05
 
 
 class Waiter:
@@ -180,14 +179,13 @@ class RegisterWatch:
         self._waiter = waiter
         self._prefix = prefix
         self._clock = clock
-        self._looked = -_BUSY
+        self._pace = Pace(clock)
 
     def wait(self, after: int, *, timeout: float) -> None:
         """Wait until a record may be newer than *after*. See `leader_jobs.stores.base.Watch`."""
         end = self._clock.now() + timeout
-        self._waiter.rest(min(self._looked + _BUSY, end) - self._clock.now())
-        self._looked = self._clock.now()
-        self._waiter.wait_newer(self._prefix, after, timeout=end - self._looked)
+        self._waiter.rest(min(self._pace.pause(), timeout))
+        self._waiter.wait_newer(self._prefix, after, timeout=end - self._clock.now())
 
     def wake(self) -> None:
         """End the wait under way, or else the next one."""

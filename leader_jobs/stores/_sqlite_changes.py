@@ -24,6 +24,8 @@ __all__ = ["Changes"]
 _MODIFY: Final = 0x2
 _REMOVED: Final = 0x4 | 0x400 | 0x800  # IN_ATTRIB, IN_DELETE_SELF, IN_MOVE_SELF
 _EVENTS: Final = 65536
+# Seconds between two tries where there is no waiting.
+_DEAF: Final = 0.1
 
 
 class Changes:
@@ -66,8 +68,9 @@ class Changes:
                 self._descriptors.extend(_open())
         if not self._descriptors:
             return False
+        _await(self._descriptors, 0.0)  # what it has told so far is no news any more
+        # A file that is named again is watched once all the same.
         ear = self._descriptors[0]
-        # No word for a file that is named again: it is the same watch.
         return all(_libc.inotify_add_watch(ear, path, mask) >= 0 for path, mask in self._files)
 
     def wait(self, seconds: float) -> bool:
@@ -79,15 +82,11 @@ class Changes:
         return self._wait(self._descriptors[1:], seconds)
 
     def _wait(self, descriptors: list[int], seconds: float) -> bool:
-        if seconds > 0 and not descriptors:
-            self._woken.wait(seconds)
-        elif seconds > 0:
-            with selectors.DefaultSelector() as selector:
-                for descriptor in descriptors:
-                    selector.register(descriptor, selectors.EVENT_READ)
-                for key, _ in selector.select(seconds):
-                    # One read, no more: eventlet's own would wait for the next event.
-                    os.read(key.fd, _EVENTS)
+        if seconds > 0 and not self._woken.is_set():
+            if not descriptors:
+                self._woken.wait(seconds)
+            elif not _await(descriptors, seconds):
+                self._woken.wait(min(seconds, _DEAF))
         return self._woken.is_set()
 
     def wake(self) -> None:
@@ -111,6 +110,25 @@ def _open() -> tuple[int, int]:
     except OSError:
         os.close(ear)
         raise
+
+
+def _await(descriptors: list[int], seconds: float) -> bool:
+    """
+    Wait until one of them can be read, so many seconds at most, and empty those that can.
+
+    Returns:
+        False if this process has so many files open that it can not even wait.
+    """
+    try:
+        with selectors.DefaultSelector() as selector:
+            for descriptor in descriptors:
+                selector.register(descriptor, selectors.EVENT_READ)
+            for key, _ in selector.select(seconds):
+                # One read, no more: eventlet's own would wait for the next event.
+                os.read(key.fd, _EVENTS)
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _close(descriptors: list[int]) -> None:

@@ -16,7 +16,7 @@ from leader_jobs.stores.base import Store
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["open_store"]
+__all__ = ["open_store", "sqlite_path"]
 
 _EXAMPLE: Final = "sqlite:////var/lib/myapp/leader.sqlite3"
 
@@ -35,10 +35,11 @@ def open_store(settings: Settings, *, clock: Clock | None = None) -> Store:
     """
     clock = SystemClock() if clock is None else clock
     scheme, _, rest = settings.store.partition("://")
-    if scheme == "sqlite":
+    path = sqlite_path(settings.store)
+    if path is not None:
         from leader_jobs.stores.sqlite import SqliteStore
 
-        return SqliteStore(_path(settings.store, rest), clock=clock)
+        return SqliteStore(path, clock=clock)
     if scheme == "memory":
         from leader_jobs.stores.memory import MemoryStore
 
@@ -51,8 +52,16 @@ def open_store(settings: Settings, *, clock: Clock | None = None) -> Store:
     raise ConfigurationError(msg)
 
 
-def _path(url: str, rest: str) -> "Path":
-    """Return the file that a ``sqlite:`` URL names; *rest* is what follows ``sqlite://``."""
+def sqlite_path(url: str) -> "Path | None":
+    """
+    Return the file that the URL of an embedded store names; None if it is the URL of another kind.
+
+    Raises:
+        ConfigurationError: it is one and names no file.
+    """
+    scheme, _, rest = url.partition("://")
+    if scheme != "sqlite":
+        return None
     for mark, what in ("?", "options"), ("#", "a fragment"):
         if mark in rest:
             escaped = f"%{ord(mark):02X}"

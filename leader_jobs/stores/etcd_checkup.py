@@ -1,0 +1,291 @@
+"""
+Facts about an etcd cluster that a store has no use for and a doctor has: each member on its own, what
+the user may do, whether leases run out.
+
+Nothing is ever put under a real election: what its user may do there is asked by a transaction that can
+not succeed, and everything else is tried on a record of the register that no one reads.
+"""
+
+import json
+import math
+import threading
+from collections.abc import Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from statistics import median
+from typing import Any, Final
+
+from leader_jobs.clock import Clock
+from leader_jobs.config import Settings
+from leader_jobs.exceptions import StoreError
+from leader_jobs.stores import _etcd_wire as wire
+from leader_jobs.stores._etcd_answers import Refusal, check, headers
+from leader_jobs.stores._etcd_http import Gateway
+from leader_jobs.stores._etcd_keys import Keyspace, scan
+from leader_jobs.stores._etcd_login import Credentials, parse_endpoints, split_url, tls_context
+from leader_jobs.stores._etcd_socket import Endpoint
+
+__all__ = ["Checkup", "Cluster", "Expiry", "Member"]
+
+#: These take no arguments worth a builder.
+_STATUS: Final = "/v3/maintenance/status"
+_ALARM: Final = "/v3/maintenance/alarm"
+_MEMBERS: Final = "/v3/cluster/member/list"
+_GET: Final = {"action": "GET"}
+#: A revision that no key will ever be created at.
+_NEVER: Final = 2**63 - 1
+_ROUND_TRIPS: Final = 5
+#: Seconds between looks at a key whose lease is running out.
+_LOOK: Final = 0.1
+#: etcd looks for leases that have run out every half second, and may be busy.
+_LATE: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """
+    What a member says of itself.
+
+    Attributes:
+        version: the server's version.
+        cluster: the id of its cluster.
+        id: its own.
+        leader: the id of the raft leader it knows; 0 for none.
+        learner: whether it is no full member yet.
+        size: bytes of its database.
+        quota: at how many bytes it stops taking writes, or None if it does not say.
+        errors: what it complains about.
+        round_trip: seconds that a linearizable read takes, the median of some.
+        clock: between what the member's clock is ahead of ours, in seconds: at least and at most.
+    """
+
+    version: str
+    cluster: int
+    id: int
+    leader: int
+    learner: bool
+    size: int
+    quota: int | None
+    errors: tuple[str, ...]
+    round_trip: float
+    clock: tuple[float, float] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """How many members it has, and the alarms it has raised, by name."""
+
+    size: int
+    alarms: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Expiry:
+    """Seconds a lease was granted for, and after how many its key was gone; None: it stayed."""
+
+    granted: float
+    gone_after: float | None
+
+
+class Checkup:
+    """
+    Examines the cluster that *settings* name.
+
+    Args:
+        settings: where it is, and how to log in.
+        clock: where moments and instants come from.
+        timeout: seconds one question may take.
+
+    Raises:
+        ConfigurationError: the URL or a file makes no sense.
+    """
+
+    def __init__(self, settings: Settings, *, clock: Clock, timeout: float) -> None:
+        endpoints, tls = split_url(settings.store)
+        self.endpoints: Final = parse_endpoints(endpoints)
+        self._keys = Keyspace(settings.namespace)
+        self._clock = clock
+        self._timeout = timeout
+        self._tls = (
+            tls_context(settings.ca_file, settings.cert_file, settings.key_file) if tls else None
+        )
+        self._credentials = (
+            Credentials(settings.user, settings.password, settings.password_file)
+            if settings.user
+            else None
+        )
+        self._gateway = self._open(self.endpoints)
+
+    def _open(self, endpoints: Sequence[Endpoint]) -> Gateway:
+        return Gateway(
+            endpoints,
+            clock=self._clock,
+            call_timeout=min(1.0, self._timeout),
+            tls=self._tls,
+            credentials=self._credentials,
+        )
+
+    def close(self) -> None:
+        """Let go of connections."""
+        self._gateway.close()
+
+    def use(self, endpoints: Sequence[Endpoint]) -> None:
+        """Ask only these from now on."""
+        self._gateway.close()
+        self._gateway = self._open(endpoints)
+
+    # -- members ----------------------------------------------------------------------------------
+
+    def member(self, endpoint: Endpoint) -> Member:
+        """
+        Ask one member.
+
+        Raises:
+            StoreError: it does not answer, or refuses to.
+        """
+        gateway = self._open([endpoint])
+        try:
+            # Which also logs in, so that nothing else is measured below.
+            self._probe(gateway)
+            trips = [self._probe(gateway) for _ in range(_ROUND_TRIPS)]
+            status = gateway.call(_STATUS, {}, dict, deadline=self._limit())
+            clock = self._clock_of(gateway, endpoint)
+        finally:
+            gateway.close()
+        header = status.get("header") or {}
+        return Member(
+            version=str(status.get("version", "")),
+            cluster=_int(header, "cluster_id"),
+            id=_int(header, "member_id"),
+            leader=_int(status, "leader"),
+            learner=bool(status.get("isLearner")),
+            size=_int(status, "dbSize"),
+            quota=_int(status, "dbSizeQuota") or None,
+            errors=tuple(map(str, status.get("errors") or ())),
+            round_trip=median(trips),
+            clock=clock,
+        )
+
+    def _probe(self, gateway: Gateway) -> float:
+        """Return the seconds that a read takes; of a key that our role may read."""
+        began = self._clock.now()
+        key = self._keys.electorate("doctor")
+        # That it is not allowed to read there took as long, and is said elsewhere.
+        with suppress(Refusal):
+            gateway.call(wire.RANGE, wire.get(key), wire.read_range, deadline=self._limit())
+        return self._clock.now() - began
+
+    def _clock_of(self, gateway: Gateway, endpoint: Endpoint) -> tuple[float, float] | None:
+        """Return the bounds that the Date of an answer sets to how far the clocks are apart."""
+        token = gateway.token(self._limit())
+        with closing(gateway.connection(endpoint)) as connection:
+            deadline = self._limit()
+            try:
+                connection.open(deadline)
+                before = self._clock.utcnow()
+                data = json.dumps({}).encode()
+                response = connection.post(_STATUS, data, headers(token), deadline=deadline)
+                after = self._clock.utcnow()
+                check(endpoint, response.status, response.read())
+                date = parsedate_to_datetime(response.headers["Date"]).astimezone(UTC)
+            except (OSError, TypeError, ValueError):
+                return None
+        return _seconds(date - after), _seconds(date + timedelta(seconds=1) - before)
+
+    def cluster(self) -> Cluster | None:
+        """Ask any member about the cluster; None if it does not tell us."""
+        try:
+            members = self._gateway.call(_MEMBERS, {}, dict, deadline=self._limit())
+            alarms = self._gateway.call(_ALARM, dict(_GET), dict, deadline=self._limit())
+        except StoreError:
+            return None
+        names = {str(alarm.get("alarm")) for alarm in alarms.get("alarms") or ()}
+        return Cluster(len(members.get("members") or ()), tuple(sorted(names)))
+
+    # -- leases -----------------------------------------------------------------------------------
+
+    def granted(self, ttl: float) -> float:
+        """Return how long a lease lasts that was asked for with *ttl* seconds."""
+        lease = self._grant(math.ceil(ttl))
+        self._revoke(lease)
+        return float(lease.ttl)
+
+    def expiry(self, election: str) -> Expiry:
+        """
+        Let the shortest lease there is run out, with a record on it, and say how long that took.
+
+        Raises:
+            Refusal: the user may not write or read the register of *election*.
+            StoreError: no answer.
+        """
+        began = self._clock.now()
+        lease = self._grant(1)
+        key = self._keys.register(election) + f"doctor/{lease.id:x}".encode()
+        self._txn(wire.txn([], [wire.put(key, b"{}", lease.id)]))
+        until = began + lease.ttl + _LATE
+        never = threading.Event()
+        while self._is_there(key):
+            if self._clock.now() >= until:
+                self._txn(wire.txn([], [wire.delete(key)]))
+                self._revoke(lease)
+                return Expiry(lease.ttl, None)
+            self._clock.wait(never, _LOOK)
+        return Expiry(lease.ttl, self._clock.now() - began)
+
+    def _grant(self, ttl: int) -> wire.Lease:
+        return self._gateway.call(
+            wire.GRANT, wire.grant(ttl), wire.read_lease, deadline=self._limit(), repeatable=False
+        )
+
+    def _revoke(self, lease: wire.Lease) -> None:
+        with suppress(StoreError):
+            self._gateway.call(wire.REVOKE, wire.lease(lease.id), dict, deadline=self._limit())
+
+    def _is_there(self, key: bytes) -> bool:
+        reply = self._gateway.call(
+            wire.RANGE, wire.get(key), wire.read_range, deadline=self._limit()
+        )
+        return bool(reply.entries)
+
+    # -- rights and keys --------------------------------------------------------------------------
+
+    def missing_rights(self, election: str) -> tuple[str, ...]:
+        """Return the prefixes whose keys the user may not read and write, as far as it needs to."""
+        missing = []
+        for prefix in (self._keys.electorate(election), self._keys.register(election)):
+            try:
+                scan_ = wire.scan(prefix, limit=1)
+                self._gateway.call(wire.RANGE, scan_, wire.read_range, deadline=self._limit())
+                self._try_to_write(prefix)
+            except Refusal:
+                missing.append(prefix.decode())
+        return tuple(missing)
+
+    def _try_to_write(self, prefix: bytes) -> None:
+        """Ask for a put and a delete under *prefix* on a condition that never holds."""
+        one, other = prefix + b"doctor/1", prefix + b"doctor/2"
+        self._txn(wire.txn([wire.created(one, _NEVER)], [wire.put(one, b""), wire.delete(other)]))
+
+    def squatters(self, election: str) -> tuple[str, ...]:
+        """Return the keys that stand in the election without a lease: they never go away."""
+        found = scan(self._gateway, self._keys.electorate(election), deadline=self._limit())
+        return tuple(
+            entry.key.decode("utf-8", "backslashreplace") for entry in found if not entry.lease
+        )
+
+    def _txn(self, body: wire.Json) -> wire.TxnReply:
+        return self._gateway.call(wire.TXN, body, wire.read_txn, deadline=self._limit())
+
+    def _limit(self) -> float:
+        return self._clock.now() + self._timeout
+
+
+def _int(reply: dict[str, Any], name: str) -> int:
+    value = reply.get(name) or 0
+    return int(value) if isinstance(value, int | str) else 0
+
+
+def _seconds(span: timedelta) -> float:
+    return span.total_seconds()
