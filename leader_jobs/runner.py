@@ -114,6 +114,7 @@ class JobRunner:
             pool=self._pool,
         )
         self._ticker = ticker
+        self._ledger.tally.turn(self._clock.now(), None)
         ticker.start()
         try:
             while term.active and not self._stopping.is_set() and not self._leaving:
@@ -122,6 +123,7 @@ class JobRunner:
                 ticker.watch_clock()
         finally:
             ticker.stop()
+            self._ledger.tally.rest()
             self._pool.drop_waiting()
         if self._leaving and term.active and not self._stopping.is_set():
             self._pool.finish(_FINISH_WITHIN)

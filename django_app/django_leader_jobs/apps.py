@@ -8,7 +8,9 @@ from django.core.signals import setting_changed
 
 from django_leader_jobs.checks import check_jobs, check_settings
 from django_leader_jobs.conf import SETTING, load_settings
+from django_leader_jobs.signals import announce
 from leader_jobs.config import application
+from leader_jobs.escort import observe_everywhere
 
 
 class LeaderJobsConfig(AppConfig):
@@ -24,6 +26,7 @@ class LeaderJobsConfig(AppConfig):
         setting_changed.connect(_forget_settings, dispatch_uid="leader_jobs.settings")
         register(check_settings)
         register(check_jobs)
+        observe_everywhere(announce)
 
 
 def _forget_settings(*, setting: str, **_kwargs: Any) -> None:

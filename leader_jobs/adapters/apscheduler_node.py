@@ -20,6 +20,7 @@ from leader_jobs.adapters.apscheduler_settings import SchedulerOptions
 from leader_jobs.adapters.apscheduler_ticking import SchedulerTerm
 from leader_jobs.clock import Clock, SystemClock
 from leader_jobs.config import Settings
+from leader_jobs.escort import Escort
 from leader_jobs.events import Event, TermEnded
 from leader_jobs.exceptions import ConfigurationError, Fenced, StoreError
 from leader_jobs.jobs import Job
@@ -78,12 +79,14 @@ class SchedulerNode:
         self._begin = begin
         self._clock: Clock = SystemClock()
         self._store = open_store(settings, clock=self._clock)
+        # No port for probes: there may be a process like this for each worker of a web server.
+        self._escort = Escort(settings, serve=False, clock=self._clock)
         place = place_of(
             settings,
             settings.election,
             store=self._store,
             clock=self._clock,
-            observers=[self._on_event],
+            observers=[self._on_event, *self._escort.observers],
         )
         self._candidate, self._ledger, self._orders = place.candidate, place.ledger, place.orders
         self._log = RunLog(self._ledger, clock=self._clock, fenced=self._candidate.lose)
@@ -217,6 +220,7 @@ class SchedulerNode:
             _log.exception("the thread of the scheduler's election died; another node shall lead")
         finally:
             self._candidate.stop()
+            self._escort.close()
             self._log.close()
             self._store.close()
             atexit.unregister(self._exit)
@@ -304,6 +308,7 @@ class SchedulerNode:
     def _lead_on(self, term: Term) -> bool:
         """Lead until the term is over, or the scheduler is paused; False if it is better given up."""
         hopeless = False
+        self._ledger.tally.turn(self._clock.now(), None)
         try:
             while self._may_lead(term) and not hopeless:
                 self._wake.clear()
@@ -312,6 +317,7 @@ class SchedulerNode:
                 if self._may_lead(term) and not hopeless:
                     self._clock.wait(self._wake, min(pause, term.remaining))
         finally:
+            self._ledger.tally.rest()
             former, self._term = self._term, None
             if former is not None:
                 former.close()

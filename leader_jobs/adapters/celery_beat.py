@@ -91,13 +91,22 @@ class LeaderScheduler(Scheduler):
             _log.warning("beat ends: the worker it was embedded in is gone")
             raise SystemExit
         if self._node is None or self._node.pid != os.getpid():
-            self._node = BeatNode(self.app, self._settings, self._class, self._arguments)
-            self._node.start()
+            self._node = self._begin()
         with contextlib.suppress(queue.Empty):
             self._bell.get(timeout=_SLICE)
         if not self._closed:
             self._node.look_after()
         return 0.0
+
+    def _begin(self) -> BeatNode:
+        """Stand in the election; end beat, with one line, if that is not how it is configured."""
+        try:
+            node = BeatNode(self.app, self._settings, self._class, self._arguments)
+            node.start()
+        except ConfigurationError as error:
+            msg = f"celery beat: {error}"
+            raise SystemExit(msg) from None
+        return node
 
     def should_sync(self) -> bool:
         """Say no: the node's own thread keeps the wrapped scheduler's books."""

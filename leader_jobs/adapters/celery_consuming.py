@@ -47,6 +47,7 @@ from leader_jobs.adapters.celery_settings import options_of, settings_of
 from leader_jobs.adapters.celery_terms import SharedTerms
 from leader_jobs.clock import Clock, SystemClock
 from leader_jobs.config import Settings
+from leader_jobs.escort import Escort
 from leader_jobs.exceptions import ConfigurationError, StoreError
 from leader_jobs.standing import place_of
 from leader_jobs.stores.base import Store
@@ -198,6 +199,8 @@ class LeaderConsuming(bootsteps.StartStopStep):
         _check(elections, settings, consumer)
         self._clock: Clock = SystemClock()
         self._store: Store = open_store(settings, clock=self._clock)
+        # Probes are the worker's, which has them before there is a consumer.
+        self._escort = Escort(settings, serve=False, clock=self._clock)
         self._revoke_after = options_of(app).revoke_after
         self._shared = SharedTerms(elections, self._clock)
         signals.worker_process_init.connect(self._lend, weak=False)
@@ -216,7 +219,13 @@ class LeaderConsuming(bootsteps.StartStopStep):
         consumer.on_task_request = self._reserve
 
     def _follow(self, settings: Settings, election: str) -> Following:
-        place = place_of(settings, election, store=self._store, clock=self._clock)
+        place = place_of(
+            settings,
+            election,
+            store=self._store,
+            clock=self._clock,
+            observers=self._escort.observers,
+        )
         return Following(place, self._shared, changed=self.ask, lost=self._lost, clock=self._clock)
 
     def include_if(self, consumer: Any) -> bool:
@@ -260,6 +269,7 @@ class LeaderConsuming(bootsteps.StartStopStep):
             following.stop()
         for following in self._followings.values():
             following.join(_STOP_LIMIT)
+        self._escort.close()
         self._store.close()
 
     def _lend(self, **_: Any) -> None:

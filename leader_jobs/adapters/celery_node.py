@@ -16,6 +16,7 @@ from leader_jobs.adapters.celery_ticking import BeatTerm
 from leader_jobs.adapters.celery_timetable import Timetable
 from leader_jobs.clock import Clock, SystemClock
 from leader_jobs.config import Settings
+from leader_jobs.escort import Escort
 from leader_jobs.exceptions import Fenced, LeaderJobsError, StoreError
 from leader_jobs.standing import place_of
 from leader_jobs.stores.factory import open_store
@@ -39,6 +40,9 @@ class BeatNode:
         settings: its settings.
         scheduler: the class of the wrapped scheduler.
         arguments: what to make it with.
+
+    Raises:
+        ConfigurationError: metrics or hooks can not be had as the settings ask for them.
     """
 
     def __init__(
@@ -53,7 +57,14 @@ class BeatNode:
         self._settings = settings
         self._clock: Clock = SystemClock()
         self._store = open_store(settings, clock=self._clock)
-        place = place_of(settings, settings.election, store=self._store, clock=self._clock)
+        self._escort = Escort(settings, clock=self._clock)
+        place = place_of(
+            settings,
+            settings.election,
+            store=self._store,
+            clock=self._clock,
+            observers=self._escort.observers,
+        )
         self._candidate, self._ledger, self._orders = place.candidate, place.ledger, place.orders
         place.orders.listen(self._ordered)
         place.steward.leave_by(self._leave, within=settings.grace)
@@ -70,7 +81,13 @@ class BeatNode:
         self._thread = threading.Thread(target=self._run, name="leader-jobs-beat", daemon=True)
 
     def start(self) -> None:
-        """Stand in the election from now on."""
+        """
+        Stand in the election from now on.
+
+        Raises:
+            ConfigurationError: probes can not be answered where the settings say.
+        """
+        self._escort.start()
         self._thread.start()
 
     def look_after(self) -> None:
@@ -102,6 +119,7 @@ class BeatNode:
         with suppress(RuntimeError):  # a signal came before it was started
             self._thread.join(self._settings.grace)
         self._candidate.stop()
+        self._escort.close()
         self._store.close()
 
     def _run(self) -> None:
@@ -123,6 +141,7 @@ class BeatNode:
         """Publish until the term ends or the node is stopped; losing a term never ends beat."""
         self._good_at = self._clock.now()
         self._leaving = False
+        self._ledger.tally.turn(self._clock.now(), None)
         try:
             while self._may_lead(term) and not self._is_hopeless():
                 self._wake.clear()
@@ -130,6 +149,7 @@ class BeatNode:
                 if self._may_lead(term):
                     self._clock.wait(self._wake, min(pause, term.remaining))
         finally:
+            self._ledger.tally.rest()
             self._end(term)
         if term.active and not self._stopping.is_set():
             self._candidate.resign()
@@ -152,6 +172,8 @@ class BeatNode:
             if self._beat is None:
                 self._beat = self._begin(term)
             pause = self._beat.tick()
+            # Also while the broker is away, and nothing is claimed.
+            self._ledger.tally.turn(self._clock.now(), self._ledger.tally.due)
             if not self._beat.stuck:
                 self._good_at = self._clock.now()
         except Fenced:

@@ -40,6 +40,7 @@ from leader_jobs.adapters.celery_desks import Desks
 from leader_jobs.adapters.celery_guard import Guard, ticket_of
 from leader_jobs.adapters.celery_settings import configure, options_of, settings_of
 from leader_jobs.clock import SystemClock
+from leader_jobs.escort import Escort
 from leader_jobs.exceptions import ConfigurationError
 from leader_jobs.jobs import Restriction
 from leader_jobs.runs import Lost, Run, current_run, running
@@ -113,16 +114,20 @@ def install(app: Celery) -> None:
     signals.worker_shutdown.connect(_close, weak=False, dispatch_uid=__name__)
 
 
-class LeaderJobs(bootsteps.Step):
+class LeaderJobs(bootsteps.StartStopStep):
     """
-    The step of a worker that installs all this, and checks the configuration.
+    The step of a worker that installs all this, checks the configuration, and answers probes.
 
     Raises:
         ConfigurationError: the settings make no sense, or are missing and there are tasks to guard;
             or the pool's children would not be guarded.
+
+    Probes are answered by the worker's main process, after the pool has forked; if a beat is embedded
+    in the worker, by that one, which is what can lead.
     """
 
     name = "leader-jobs"
+    requires = ("celery.worker.components:Pool",)
 
     def __init__(self, worker: Any, **options: Any) -> None:
         super().__init__(worker, **options)
@@ -136,11 +141,32 @@ class LeaderJobs(bootsteps.Step):
             raise ConfigurationError(msg)
         install(app)
         configure(app)
-        if options_of(app).worker_elections:
-            settings_of(app)
+        self._escort: Escort | None = None
+        elections = options_of(app).worker_elections
+        if elections or any(Restriction.of(task.run) for task in app.tasks.values()):
+            settings = settings_of(app)
+            if not options.get("beat"):
+                self._escort = Escort(settings, clock=_clock)
+        if elections:
             celery_consuming.install(app)
-        elif any(Restriction.of(task.run) for task in app.tasks.values()):
-            settings_of(app)
+
+    def start(self, worker: Any) -> None:
+        """Answer probes from now on; end the worker, with one line, if that can not be."""
+        if self._escort is not None:
+            try:
+                self._escort.start()
+            except ConfigurationError as error:
+                msg = f"celery worker: {error}"
+                raise SystemExit(msg) from None
+
+    def stop(self, worker: Any) -> None:
+        """Answer no more."""
+        if self._escort is not None:
+            self._escort.close()
+
+    def terminate(self, worker: Any) -> None:
+        """Answer no more."""
+        self.stop(worker)
 
 
 def _note_discarded(

@@ -13,10 +13,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from typing import Any, Final
 
+from leader_jobs import escort
 from leader_jobs.assembly import command_part
 from leader_jobs.clock import Clock, SystemClock
 from leader_jobs.command import Restart
 from leader_jobs.config import Settings
+from leader_jobs.events import Observer
 from leader_jobs.service import Part, Service
 from leader_jobs.stores.base import Store
 from leader_jobs.stores.factory import open_store
@@ -30,7 +32,7 @@ __all__ = [
 ]
 
 #: The options that are settings of the same name.
-_SETTINGS: Final = ("store", "namespace", "node", "ttl", "grace")
+_SETTINGS: Final = ("store", "namespace", "node", "ttl", "grace", *escort.OPTIONS)
 _FIRST_ANSWER: Final = 10.0
 _FORMAT: Final = "%(asctime)s %(levelname)s %(message)s"
 
@@ -44,6 +46,7 @@ def add_node_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--grace", type=float, metavar="SECONDS", help="what running work gets after SIGTERM"
     )
+    escort.add_options(parser)
 
 
 def add_command_options(parser: ArgumentParser) -> None:
@@ -67,7 +70,7 @@ def node_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
 def stand(
     settings: Settings,
     elections: Iterable[str],
-    parts: Callable[[Store, Clock], Sequence[Part]],
+    parts: Callable[[Store, Clock, Iterable[Observer]], Sequence[Part]],
     *,
     verbosity: int = 1,
 ) -> int:
@@ -77,7 +80,7 @@ def stand(
     Args:
         settings: where, and as whom.
         elections: those the parts stand in.
-        parts: makes the parts; called when the store has answered.
+        parts: makes the parts, given who is to observe them; called when the store has answered.
         verbosity: 0 for warnings only, 1 for changes of role, 2 for everything.
 
     Returns:
@@ -85,16 +88,20 @@ def stand(
 
     Raises:
         StoreError: the store did not answer within ten seconds, or never will.
+        ConfigurationError: probes, metrics or hooks can not be had as *settings* ask for them.
     """
     clock = SystemClock()
     with closing(open_store(settings, clock=clock)) as store:
         for election in elections:
             # A store that is out of reach or unusable is said now, in a line, not in a log.
             store.candidates(election, deadline=clock.now() + _FIRST_ANSWER)
-        made = parts(store, clock)
+        company = escort.Escort(settings, clock=clock)
+        made = parts(store, clock, company.observers)
         # Not before: what the first contact has to say, if it fails, is in that one line.
         _show_log_lines(verbosity)
-        if not Service(made, grace=settings.grace).run():
+        with company:
+            ended = Service(made, grace=settings.grace).run()
+        if not ended:
             _leave_threads_behind()
     return made[0].work.exit_status
 
@@ -119,8 +126,17 @@ def stand_with_command(
         StoreError: as for `stand`.
     """
 
-    def parts(store: Store, clock: Clock) -> list[Part]:
-        return [command_part(settings, argv, restart=Restart(restart), store=store, clock=clock)]
+    def parts(store: Store, clock: Clock, observers: Iterable[Observer]) -> list[Part]:
+        return [
+            command_part(
+                settings,
+                argv,
+                restart=Restart(restart),
+                store=store,
+                clock=clock,
+                observers=observers,
+            )
+        ]
 
     return stand(settings, [settings.election], parts, verbosity=verbosity)
 

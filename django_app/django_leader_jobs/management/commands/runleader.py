@@ -2,13 +2,14 @@
 
 import sys
 from argparse import ArgumentParser
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
 from django_leader_jobs.conf import load_settings
 from django_leader_jobs.discovery import discover_jobs
+from django_leader_jobs.watching import watching_leaders
 from django_leader_jobs.wiring import fresh_connections, run_async
 from leader_jobs.adapters.apscheduler_timer import APSchedulerTimer
 from leader_jobs.assembly import job_part
@@ -22,6 +23,7 @@ from leader_jobs.cli.stand import (
 from leader_jobs.clock import Clock
 from leader_jobs.command import CommandUnusable
 from leader_jobs.config import Settings, application
+from leader_jobs.events import Observer
 from leader_jobs.exceptions import ConfigurationError, LeaderJobsError
 from leader_jobs.jobs import registry
 from leader_jobs.names import check_election
@@ -73,13 +75,15 @@ class Command(BaseCommand):
         if argv:
             _check_one(named)
             restart, verbosity = options["restart"], options["verbosity"]
-            return stand_with_command(settings, argv, restart=restart, verbosity=verbosity)
+            with watching_leaders([settings.election]):
+                return stand_with_command(settings, argv, restart=restart, verbosity=verbosity)
         elections = _elections_of_jobs(named)
 
-        def parts(store: Store, clock: Clock) -> Sequence[Part]:
-            return [_job_part(settings, name, store, clock) for name in elections]
+        def parts(store: Store, clock: Clock, observers: Iterable[Observer]) -> Sequence[Part]:
+            return [_job_part(settings, name, store, clock, observers) for name in elections]
 
-        return stand(settings, elections, parts, verbosity=options["verbosity"])
+        with watching_leaders(elections):
+            return stand(settings, elections, parts, verbosity=options["verbosity"])
 
 
 def _check_one(named: Sequence[str]) -> None:
@@ -102,7 +106,9 @@ def _elections_of_jobs(named: list[str]) -> list[str]:
     return elections
 
 
-def _job_part(settings: Settings, election: str, store: Store, clock: Clock) -> Part:
+def _job_part(
+    settings: Settings, election: str, store: Store, clock: Clock, observers: Iterable[Observer]
+) -> Part:
     return job_part(
         settings,
         election,
@@ -112,4 +118,5 @@ def _job_part(settings: Settings, election: str, store: Store, clock: Clock) -> 
         timer=APSchedulerTimer,
         around=fresh_connections,
         run_async=run_async,
+        observers=observers,
     )
