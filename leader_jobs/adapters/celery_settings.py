@@ -54,21 +54,31 @@ class CeleryOptions:
             raise ConfigurationError(msg)
 
 
-def settings_of(app: Celery) -> Settings:
+def settings_of(app: Celery, **arguments: Any) -> Settings:
     """
     Return the settings of *app*.
+
+    Args:
+        app: the application.
+        arguments: what the caller wants regardless of them; None: not given.
 
     Raises:
         ConfigurationError: naming the key, its value and the way out.
     """
     own = {name: value for name, value in _given(app).items() if name in _SETTINGS}
     beneath = _beneath.setdefault(app, application.load)
-    if not own:
+    wanted = {name: value for name, value in arguments.items() if value is not None}
+    if not own and not wanted:
         return beneath()
     if "store" not in own:
-        settings = beneath()
-        own = {name: getattr(settings, name) for name in _SETTINGS} | own
-    return Settings.load(own, mapping_name="Celery's configuration")
+        try:
+            settings = beneath()
+        except ConfigurationError:
+            if "store" not in wanted:
+                raise
+        else:
+            own = {name: getattr(settings, name) for name in _SETTINGS} | own
+    return Settings.load(own, mapping_name="Celery's configuration", **wanted)
 
 
 def options_of(app: Celery) -> CeleryOptions:

@@ -25,6 +25,7 @@ __all__ = [
     "LockFile",
     "boot_id",
     "check_location",
+    "file_system",
     "is_held",
     "network_file_system",
 ]
@@ -52,6 +53,16 @@ def network_file_system(mountinfo: str, path: str) -> str | None:
     Returns:
         The type of the file system as the kernel names it, or None for a local one.
     """
+    kind = _kind(mountinfo, path)
+    return kind if _NETWORK.fullmatch(kind) else None
+
+
+def file_system(path: Path) -> str:
+    """Return the type of the file system that *path* is on, as the kernel names it; empty: unknown."""
+    return _kind(_mountinfo(), str(path))
+
+
+def _kind(mountinfo: str, path: str) -> str:
     best, kind = "", ""
     for line in mountinfo.splitlines():
         left, _, right = line.partition(" - ")
@@ -60,7 +71,7 @@ def network_file_system(mountinfo: str, path: str) -> str | None:
         # The later of two mounts on one folder hides the earlier one.
         if covers and len(mount) >= len(best):
             best, kind = mount, right.split()[0]
-    return kind if _NETWORK.fullmatch(kind) else None
+    return kind
 
 
 def check_location(path: Path) -> None:

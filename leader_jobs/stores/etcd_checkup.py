@@ -12,8 +12,9 @@ import threading
 from collections.abc import Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, timedelta
 from email.utils import parsedate_to_datetime
+from http.client import HTTPException
 from statistics import median
 from typing import Any, Final
 
@@ -21,7 +22,7 @@ from leader_jobs.clock import Clock
 from leader_jobs.config import Settings
 from leader_jobs.exceptions import StoreError
 from leader_jobs.stores import _etcd_wire as wire
-from leader_jobs.stores._etcd_answers import Refusal, check, headers
+from leader_jobs.stores._etcd_answers import Refusal, headers
 from leader_jobs.stores._etcd_http import Gateway
 from leader_jobs.stores._etcd_keys import Keyspace, scan
 from leader_jobs.stores._etcd_login import Credentials, parse_endpoints, split_url, tls_context
@@ -91,10 +92,10 @@ class Expiry:
 
 class Checkup:
     """
-    Examines the cluster that *settings* name.
+    Examines the cluster that *settings* name, and what their user may do for their election.
 
     Args:
-        settings: where it is, and how to log in.
+        settings: where it is, how to log in, and which election it is about.
         clock: where moments and instants come from.
         timeout: seconds one question may take.
 
@@ -105,7 +106,9 @@ class Checkup:
     def __init__(self, settings: Settings, *, clock: Clock, timeout: float) -> None:
         endpoints, tls = split_url(settings.store)
         self.endpoints: Final = parse_endpoints(endpoints)
-        self._keys = Keyspace(settings.namespace)
+        keys = Keyspace(settings.namespace)
+        self._electorate = keys.electorate(settings.election)
+        self._register = keys.register(settings.election)
         self._clock = clock
         self._timeout = timeout
         self._tls = (
@@ -169,12 +172,13 @@ class Checkup:
         )
 
     def _probe(self, gateway: Gateway) -> float:
-        """Return the seconds that a read takes; of a key that our role may read."""
+        """Return the seconds that a linearizable read takes."""
         began = self._clock.now()
-        key = self._keys.electorate("doctor")
         # That it is not allowed to read there took as long, and is said elsewhere.
         with suppress(Refusal):
-            gateway.call(wire.RANGE, wire.get(key), wire.read_range, deadline=self._limit())
+            gateway.call(
+                wire.RANGE, wire.get(self._electorate), wire.read_range, deadline=self._limit()
+            )
         return self._clock.now() - began
 
     def _clock_of(self, gateway: Gateway, endpoint: Endpoint) -> tuple[float, float] | None:
@@ -188,9 +192,8 @@ class Checkup:
                 data = json.dumps({}).encode()
                 response = connection.post(_STATUS, data, headers(token), deadline=deadline)
                 after = self._clock.utcnow()
-                check(endpoint, response.status, response.read())
                 date = parsedate_to_datetime(response.headers["Date"]).astimezone(UTC)
-            except (OSError, TypeError, ValueError):
+            except (OSError, HTTPException, TypeError, ValueError):
                 return None
         return _seconds(date - after), _seconds(date + timedelta(seconds=1) - before)
 
@@ -212,17 +215,17 @@ class Checkup:
         self._revoke(lease)
         return float(lease.ttl)
 
-    def expiry(self, election: str) -> Expiry:
+    def expiry(self) -> Expiry:
         """
         Let the shortest lease there is run out, with a record on it, and say how long that took.
 
         Raises:
-            Refusal: the user may not write or read the register of *election*.
+            Refusal: the user may not write or read the register of the election.
             StoreError: no answer.
         """
         began = self._clock.now()
         lease = self._grant(1)
-        key = self._keys.register(election) + f"doctor/{lease.id:x}".encode()
+        key = self._register + f"doctor/{lease.id:x}".encode()
         self._txn(wire.txn([], [wire.put(key, b"{}", lease.id)]))
         until = began + lease.ttl + _LATE
         never = threading.Event()
@@ -251,10 +254,10 @@ class Checkup:
 
     # -- rights and keys --------------------------------------------------------------------------
 
-    def missing_rights(self, election: str) -> tuple[str, ...]:
+    def missing_rights(self) -> tuple[str, ...]:
         """Return the prefixes whose keys the user may not read and write, as far as it needs to."""
         missing = []
-        for prefix in (self._keys.electorate(election), self._keys.register(election)):
+        for prefix in (self._electorate, self._register):
             try:
                 scan_ = wire.scan(prefix, limit=1)
                 self._gateway.call(wire.RANGE, scan_, wire.read_range, deadline=self._limit())
@@ -268,9 +271,9 @@ class Checkup:
         one, other = prefix + b"doctor/1", prefix + b"doctor/2"
         self._txn(wire.txn([wire.created(one, _NEVER)], [wire.put(one, b""), wire.delete(other)]))
 
-    def squatters(self, election: str) -> tuple[str, ...]:
+    def squatters(self) -> tuple[str, ...]:
         """Return the keys that stand in the election without a lease: they never go away."""
-        found = scan(self._gateway, self._keys.electorate(election), deadline=self._limit())
+        found = scan(self._gateway, self._electorate, deadline=self._limit())
         return tuple(
             entry.key.decode("utf-8", "backslashreplace") for entry in found if not entry.lease
         )
