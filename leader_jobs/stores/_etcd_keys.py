@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote, unquote_to_bytes
 
-from leader_jobs.names import check_election, check_electorate, is_election
+from leader_jobs.names import check_election, check_electorate
 from leader_jobs.stores import _etcd_wire as wire
 from leader_jobs.stores._etcd_http import Gateway
 from leader_jobs.stores.base import Candidacy
 
-__all__ = ["Keyspace", "candidate_id", "candidate_suffix", "names_under", "scan", "scan_all"]
+__all__ = ["Keyspace", "candidate_id", "candidate_suffix", "scan", "scan_each"]
 
 _PAGE: Final = 500
 #: How many ranges are read in one transaction; a server takes 128.
@@ -53,33 +53,12 @@ def candidate_suffix(candidate: str) -> bytes:
     return unquote_to_bytes(candidate)
 
 
-def names_under(gateway: Gateway, folder: bytes, *, deadline: float) -> Iterator[str]:
-    """
-    Find the elections with a key in *folder*, linearizably, one request for each.
-
-    Strangers' names that no election can have are passed over, each as one; a key that lies in the
-    folder itself is passed over too.
-    """
-    start = folder
-    while True:
-        reply = gateway.call(
-            wire.RANGE, wire.next_key(start, folder), wire.read_range, deadline=deadline
-        )
-        if not reply.entries:
-            return
-        name, slash, _ = reply.entries[0].key[len(folder) :].partition(b"/")
-        # "0" comes right after "/": so everything below the name is passed over.
-        start = folder + name + (b"0" if slash else b"\0")
-        if slash and is_election(name.decode("utf-8", "replace")):
-            yield name.decode()
-
-
-def scan_all(
+def scan_each(
     gateway: Gateway, prefixes: Sequence[bytes], *, deadline: float
-) -> Iterator[wire.Entry]:
-    """Read everything under each of *prefixes*, linearizably and at one revision."""
+) -> Iterator[list[wire.Entry]]:
+    """Read everything under each of *prefixes*, linearizably and all at one revision."""
     if len(prefixes) == 1:
-        yield from scan(gateway, prefixes[0], deadline=deadline)
+        yield scan(gateway, prefixes[0], deadline=deadline)
         return
     revision = 0
     for place in range(0, len(prefixes), _RANGES):
@@ -88,10 +67,11 @@ def scan_all(
         reply = gateway.call(wire.TXN, body, wire.read_txn, deadline=deadline)
         revision = revision or reply.header.revision
         for prefix, found in zip(some, reply.reads, strict=True):
-            yield from found
-            if len(found) == _PAGE:
-                start = found[-1].key + b"\0"
-                yield from scan(gateway, prefix, start=start, revision=revision, deadline=deadline)
+            entries = list(found)
+            if len(entries) == _PAGE:
+                start = entries[-1].key + b"\0"
+                entries += scan(gateway, prefix, start=start, revision=revision, deadline=deadline)
+            yield entries
 
 
 def scan(
@@ -100,6 +80,7 @@ def scan(
     *,
     start: bytes | None = None,
     revision: int = 0,
+    keys_only: bool = False,
     deadline: float,
 ) -> list[wire.Entry]:
     """Read everything under *prefix*, linearizably and at one revision, page by page."""
@@ -108,7 +89,7 @@ def scan(
     while more:
         reply = gateway.call(
             wire.RANGE,
-            wire.scan(prefix, start=start, limit=_PAGE, revision=revision),
+            wire.scan(prefix, start=start, limit=_PAGE, revision=revision, keys_only=keys_only),
             wire.read_range,
             deadline=deadline,
         )

@@ -6,16 +6,16 @@ a commit has a second compare, over the whole election: nobody was created befor
 Together they prove that it leads at the moment of the write, whatever its process believes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from leader_jobs.exceptions import Conflict, Fenced
 from leader_jobs.stores import _etcd_wire as wire
 from leader_jobs.stores._etcd_http import Gateway
-from leader_jobs.stores._etcd_keys import Keyspace, scan_all
+from leader_jobs.stores._etcd_keys import Keyspace, scan_each
 from leader_jobs.stores.base import ABSENT, Candidacy, Limits, Record, Write
 
-__all__ = ["LIMITS", "Register"]
+__all__ = ["LIMITS", "Register", "records"]
 
 #: Of etcd's 128 compares (``--max-txn-ops``) the fence takes two; of its 1.5 MiB a request the keys,
 #: which are sent twice, take a share.
@@ -33,12 +33,7 @@ class Register:
         """Return every record whose key starts with one of *prefixes*."""
         root = self._keys.register(election)
         keys = [root + prefix.encode() for prefix in prefixes]
-        return {
-            entry.key[len(root) :].decode("utf-8", "backslashreplace"): Record(
-                entry.value, entry.modified
-            )
-            for entry in scan_all(self._gateway, keys, deadline=deadline)
-        }
+        return records(root, scan_each(self._gateway, keys, deadline=deadline))
 
     def commit(
         self,
@@ -77,6 +72,17 @@ class Register:
             [wire.created(key, token), wire.leads(prefix, token)],
             [wire.get(key), wire.predecessor(prefix, token)],
         )
+
+
+def records(root: bytes, found: Iterable[Iterable[wire.Entry]]) -> dict[str, Record]:
+    """Return the records that entries under *root* are."""
+    return {
+        entry.key[len(root) :].decode("utf-8", "backslashreplace"): Record(
+            entry.value, entry.modified
+        )
+        for entries in found
+        for entry in entries
+    }
 
 
 def _operation(root: bytes, write: Write) -> wire.Json:

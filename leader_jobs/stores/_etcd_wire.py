@@ -40,6 +40,7 @@ __all__ = [
     "decode",
     "delete",
     "fault",
+    "first_key",
     "get",
     "grant",
     "leads",
@@ -47,8 +48,8 @@ __all__ = [
     "modified",
     "newer",
     "news",
-    "next_key",
     "predecessor",
+    "prefix_end",
     "put",
     "read_lease",
     "read_range",
@@ -78,7 +79,7 @@ def _text(data: bytes) -> str:
     return base64.b64encode(data).decode("ascii")
 
 
-def _prefix_end(prefix: bytes) -> bytes:
+def prefix_end(prefix: bytes) -> bytes:
     """Return the smallest key that is greater than every key with *prefix*."""
     stem = prefix.rstrip(b"\xff")
     # A lone zero byte means "to the end of the key space".
@@ -86,7 +87,7 @@ def _prefix_end(prefix: bytes) -> bytes:
 
 
 def _under(prefix: bytes) -> Json:
-    return {"key": _text(prefix), "range_end": _text(_prefix_end(prefix))}
+    return {"key": _text(prefix), "range_end": _text(prefix_end(prefix))}
 
 
 def authenticate(user: str, password: str) -> Json:
@@ -104,7 +105,14 @@ def lease(lease_id: int) -> Json:
     return {"ID": str(lease_id)}
 
 
-def scan(prefix: bytes, *, start: bytes | None = None, limit: int = 0, revision: int = 0) -> Json:
+def scan(
+    prefix: bytes,
+    *,
+    start: bytes | None = None,
+    limit: int = 0,
+    revision: int = 0,
+    keys_only: bool = False,
+) -> Json:
     """
     Read the keys under *prefix* in key order, linearizably.
 
@@ -113,13 +121,15 @@ def scan(prefix: bytes, *, start: bytes | None = None, limit: int = 0, revision:
         start: the first key to return, for a later page.
         limit: at most so many keys; 0 for all.
         revision: read at this revision of the store; 0 for the newest.
+        keys_only: leave the values out.
     """
-    return {
+    body: Json = {
         "key": _text(prefix if start is None else start),
-        "range_end": _text(_prefix_end(prefix)),
+        "range_end": _text(prefix_end(prefix)),
         "limit": str(limit),
         "revision": str(revision),
     }
+    return {**body, "keys_only": True} if keys_only else body
 
 
 def get(key: bytes) -> Json:
@@ -127,9 +137,9 @@ def get(key: bytes) -> Json:
     return {"key": _text(key), "keys_only": True}
 
 
-def next_key(start: bytes, prefix: bytes) -> Json:
-    """Read which key is the first from *start* on, under *prefix*."""
-    body = {"key": _text(start), "range_end": _text(_prefix_end(prefix))}
+def first_key(start: bytes, end: bytes) -> Json:
+    """Read which key is the first from *start* on, before *end*; a request and an operation."""
+    body = {"key": _text(start), "range_end": _text(end)}
     return {**body, "limit": "1", "keys_only": True}
 
 

@@ -37,6 +37,7 @@ __all__ = [
     "Record",
     "Standing",
     "Store",
+    "Survey",
     "Watch",
     "Write",
 ]
@@ -108,6 +109,22 @@ class Record:
 
     value: bytes
     version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """
+    One election among others that were looked at together.
+
+    Attributes:
+        candidates: in order of succession; the lease times are those of the first one alone.
+        runners: who runs jobs of the election without standing in it; without lease times.
+        records: the records asked for.
+    """
+
+    candidates: tuple[Entrant, ...]
+    runners: tuple[Entrant, ...]
+    records: Mapping[str, Record]
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,6 +355,22 @@ class Store(Protocol):
         What others left there under names that no election can have is not in it, nor are the
         electorates of workers (`leader_jobs.names.runners_of`). The candidates may be dead ones that
         nobody has removed yet.
+        """
+        ...
+
+    def survey(
+        self, elections: Sequence[str], *prefixes: str, deadline: float
+    ) -> Mapping[str, Survey]:
+        """
+        Look at several elections at once; for observers, who would ask much of a server one by one.
+
+        Args:
+            elections: their names.
+            prefixes: which records to read of each, as `read` does.
+            deadline: when to give up.
+
+        Returns:
+            What was found, for each of the names; all of it was true at one moment.
         """
         ...
 

@@ -18,7 +18,8 @@ import math
 import os
 import threading
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Final
 
@@ -30,7 +31,7 @@ from leader_jobs.exceptions import (
     StoreRefused,
     StoreUnavailable,
 )
-from leader_jobs.names import check_namespace
+from leader_jobs.names import check_namespace, runners_of
 from leader_jobs.stores import _etcd_wire as wire
 from leader_jobs.stores._etcd_answers import NOT_FOUND, PERMISSION_DENIED, Refusal
 from leader_jobs.stores._etcd_http import Gateway
@@ -38,13 +39,23 @@ from leader_jobs.stores._etcd_keys import (
     Keyspace,
     candidate_id,
     candidate_suffix,
-    names_under,
     scan,
+    scan_each,
 )
 from leader_jobs.stores._etcd_login import Credentials, parse_endpoints, split_url, tls_context
-from leader_jobs.stores._etcd_register import LIMITS, Register
+from leader_jobs.stores._etcd_names import find_elections
+from leader_jobs.stores._etcd_register import LIMITS, Register, records
 from leader_jobs.stores._etcd_watch import RegisterWatch, Waiter
-from leader_jobs.stores.base import Candidacy, Entrant, Limits, Record, Standing, Watch, Write
+from leader_jobs.stores.base import (
+    Candidacy,
+    Entrant,
+    Limits,
+    Record,
+    Standing,
+    Survey,
+    Watch,
+    Write,
+)
 
 __all__ = ["EtcdStore"]
 
@@ -322,17 +333,22 @@ class EtcdStore:
         lease times are asked one by one and None where the role does not allow it.
         """
         prefix = self._keys.electorate(election)
-        entries = sorted(
-            scan(self._gateway, prefix, deadline=deadline), key=lambda entry: entry.created
-        )
+        entries = scan(self._gateway, prefix, deadline=deadline)
+        return self._entrants(prefix, entries, len(entries) if leases else 0, deadline)
+
+    def _entrants(
+        self, prefix: bytes, entries: Iterable[wire.Entry], leases: int, deadline: float
+    ) -> tuple[Entrant, ...]:
+        """Return the candidates that *entries* are; with the lease times of the first *leases*."""
+        ordered = sorted(entries, key=lambda entry: entry.created)
         return tuple(
             Entrant(
                 candidate_id(prefix, entry.key),
                 entry.created,
                 entry.value,
-                *(self._lease_times(entry.lease, deadline) if leases else (None, None)),
+                *(self._lease_times(entry.lease, deadline) if place < leases else (None, None)),
             )
-            for entry in entries
+            for place, entry in enumerate(ordered)
         )
 
     def _lease_times(
@@ -384,11 +400,31 @@ class EtcdStore:
         """
         Return the names of all elections with a candidate or a record, sorted.
 
-        Takes a request or two for each, however many candidates and records it has.
+        Takes two or three requests, and one more for each election in a row without a candidate.
         """
-        folders = self._keys.folders
-        names = (names_under(self._gateway, folder, deadline=deadline) for folder in folders)
-        return tuple(sorted(set().union(*names)))
+        return tuple(sorted(find_elections(self._gateway, self._keys, deadline=deadline)))
+
+    def survey(
+        self, elections: Sequence[str], *prefixes: str, deadline: float
+    ) -> Mapping[str, Survey]:
+        """Look at several elections, all as of one revision: a few requests, and one a leader."""
+        roots = {
+            name: [
+                self._keys.electorate(name),
+                self._keys.electorate(runners_of(name)),
+                *(self._keys.register(name) + prefix.encode() for prefix in prefixes),
+            ]
+            for name in elections
+        }
+        found = scan_each(self._gateway, [*chain(*roots.values())], deadline=deadline)
+        return {
+            name: Survey(
+                candidates=self._entrants(places[0], next(found), 1, deadline),
+                runners=self._entrants(places[1], next(found), 0, deadline),
+                records=records(self._keys.register(name), islice(found, len(prefixes))),
+            )
+            for name, places in roots.items()
+        }
 
     def watch(self, election: str, prefix: str) -> Watch:
         """Return a watch on the records whose keys begin with *prefix*; each wait is a stream."""

@@ -23,7 +23,7 @@ from leader_jobs.exceptions import (
     Fenced,
     StoreUnavailable,
 )
-from leader_jobs.names import is_election
+from leader_jobs.names import is_election, runners_of
 from leader_jobs.stores.base import (
     ABSENT,
     Candidacy,
@@ -31,6 +31,7 @@ from leader_jobs.stores.base import (
     Limits,
     Record,
     Standing,
+    Survey,
     Watch,
     Write,
 )
@@ -257,17 +258,21 @@ class MemoryStore:
     ) -> tuple[Entrant, ...]:
         """List the living candidates in order of succession."""
         with self._call("candidates", deadline) as state:
-            now = self._clock.now()
-            return tuple(
-                Entrant(
-                    seat.candidacy.id,
-                    seat.candidacy.token,
-                    seat.proposal,
-                    ttl=seat.candidacy.ttl if leases else None,
-                    remaining=seat.expires - now if leases else None,
-                )
-                for seat in self._electorate(state, election).seats.values()
+            seats = self._electorate(state, election).seats
+            return self._entrants(state, election, leases=len(seats) if leases else 0)
+
+    def _entrants(self, state: _State, election: str, *, leases: int) -> tuple[Entrant, ...]:
+        now = self._clock.now()
+        return tuple(
+            Entrant(
+                seat.candidacy.id,
+                seat.candidacy.token,
+                seat.proposal,
+                ttl=seat.candidacy.ttl if place < leases else None,
+                remaining=seat.expires - now if place < leases else None,
             )
+            for place, seat in enumerate(self._electorate(state, election).seats.values())
+        )
 
     def wait_for_change(self, election: str, *, timeout: float) -> None:
         """Wait until somebody enrols, withdraws or expires in *election*."""
@@ -323,6 +328,20 @@ class MemoryStore:
             named = [name for name in state.electorates if self._electorate(state, name).seats]
             named += [name for name, register in state.registers.items() if register]
             return tuple(sorted(filter(is_election, set(named))))
+
+    def survey(
+        self, elections: Sequence[str], *prefixes: str, deadline: float
+    ) -> Mapping[str, Survey]:
+        """Look at several elections at once."""
+        with self._call("survey", deadline) as state:
+            return {
+                name: Survey(
+                    candidates=self._entrants(state, name, leases=1),
+                    runners=self._entrants(state, runners_of(name), leases=0),
+                    records=state.under(name, *prefixes),
+                )
+                for name in elections
+            }
 
     def watch(self, election: str, prefix: str) -> Watch:
         """Return a watch on the records whose keys start with *prefix*."""

@@ -14,7 +14,7 @@ keeps the others from writing until it goes on or is killed; they raise `StoreUn
 
 import sqlite3
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing import Final, NamedTuple
 
 from leader_jobs.clock import Clock
 from leader_jobs.exceptions import CandidacyLost, Fenced, StoreError
+from leader_jobs.names import runners_of
 from leader_jobs.stores._sqlite_database import Database
 from leader_jobs.stores._sqlite_deaths import Deaths
 from leader_jobs.stores._sqlite_files import LOCK_SUFFIX, LockFile, boot_id, is_held
@@ -33,7 +34,16 @@ from leader_jobs.stores._sqlite_register import (
     revision_of,
 )
 from leader_jobs.stores._sqlite_watch import RegisterWatch
-from leader_jobs.stores.base import Candidacy, Entrant, Limits, Record, Standing, Watch, Write
+from leader_jobs.stores.base import (
+    Candidacy,
+    Entrant,
+    Limits,
+    Record,
+    Standing,
+    Survey,
+    Watch,
+    Write,
+)
 
 __all__ = ["SqliteStore"]
 
@@ -208,17 +218,22 @@ class SqliteStore:
     ) -> tuple[Entrant, ...]:
         """List the living candidates in order of succession. See `Store.candidates`."""
         with self._database.transaction(deadline, write=False) as connection:
-            now = self._clock.now()
-            living = [r for r in _rows(connection, election) if self._is_living(r, now)]
+            rows = _rows(connection, election)
+            return self._entrants(rows, leases=len(rows) if leases else 0)
+
+    def _entrants(self, rows: Iterable[_Row], *, leases: int) -> tuple[Entrant, ...]:
+        """Return the living ones among *rows*; with the lease times of the first *leases*."""
+        now = self._clock.now()
+        living = (row for row in rows if self._is_living(row, now))
         return tuple(
             Entrant(
                 row.id,
                 row.token,
                 row.proposal,
-                ttl=row.ttl if leases else None,
-                remaining=row.expires - now if leases else None,
+                ttl=row.ttl if place < leases else None,
+                remaining=row.expires - now if place < leases else None,
             )
-            for row in living
+            for place, row in enumerate(living)
         )
 
     def wait_for_change(self, election: str, *, timeout: float) -> None:
@@ -260,6 +275,20 @@ class SqliteStore:
         """Return the elections with a candidate or a record. See `Store.elections`."""
         with self._database.transaction(deadline, write=False) as connection:
             return elections(connection)
+
+    def survey(
+        self, elections: Sequence[str], *prefixes: str, deadline: float
+    ) -> Mapping[str, Survey]:
+        """Look at several elections in one transaction. See `Store.survey`."""
+        with self._database.transaction(deadline, write=False) as connection:
+            return {
+                name: Survey(
+                    candidates=self._entrants(_rows(connection, name), leases=1),
+                    runners=self._entrants(_rows(connection, runners_of(name)), leases=0),
+                    records=records(connection, name, prefixes),
+                )
+                for name in elections
+            }
 
     def watch(self, election: str, prefix: str) -> Watch:
         """Return a watch on the records whose keys begin with *prefix*. See `Store.watch`."""

@@ -5,7 +5,8 @@ import threading
 import pytest
 
 from leader_jobs.exceptions import Conflict, Fenced, StoreRefused
-from leader_jobs.stores.base import ABSENT, Record, Write
+from leader_jobs.names import runners_of
+from leader_jobs.stores.base import ABSENT, Record, Survey, Write
 from testsupport.background import Background
 from testsupport.place import ELECTION, Place
 
@@ -264,6 +265,41 @@ def test_many_prefixes_are_read_as_of_one_moment(place: Place) -> None:
     finally:
         enough.set()
         writing.result()
+
+
+def test_elections_are_surveyed_together(place: Place) -> None:
+    """Of each it is seen who leads and waits, who only runs jobs, and the records asked for."""
+    first, second = (place.enrol(name, election="mail") for name in (b"first", b"second"))
+    runner = place.enrol(b"runner", election=runners_of("mail"))
+    place.commit(Write("a/1", b"1"), Write("b/1", b"2"), Write("c/1", b"3"), election="mail")
+    place.commit(Write("a/1", b"4"), election="mail-x")
+
+    names = ["mail-x", "nobody", "mail"]
+    found = place.store.survey(names, "a/", "b/", deadline=place.within())
+
+    assert list(found) == names
+    assert found["nobody"] == Survey((), (), {})
+    assert found["mail-x"] == Survey((), (), place.read("a/", election="mail-x"))
+    mail = found["mail"]
+    assert [entrant.id for entrant in mail.candidates] == [first.id, second.id]
+    assert [entrant.proposal for entrant in mail.candidates] == [b"first", b"second"]
+    assert [entrant.ttl for entrant in mail.candidates] == [30.0, None]
+    assert mail.candidates[0].remaining == pytest.approx(30.0, abs=5)
+    assert mail.candidates[1].remaining is None
+    assert [(entrant.id, entrant.ttl) for entrant in mail.runners] == [(runner.id, None)]
+    assert mail.records == place.read("a/", "b/", election="mail")
+    assert place.store.survey([], "a/", deadline=place.within()) == {}
+
+
+def test_many_elections_are_surveyed_together(place: Place) -> None:
+    """More than a server looks at in one request."""
+    names = [f"election{number}" for number in range(70)]
+    for name in names:
+        place.commit(Write("a", name.encode()), election=name)
+
+    found = place.store.survey(names, "a", "b", deadline=place.within())
+
+    assert [found[name].records["a"].value.decode() for name in names] == names
 
 
 def test_elections_do_not_share_records(place: Place) -> None:
