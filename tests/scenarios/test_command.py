@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -265,3 +266,37 @@ class TestCommandsThatCannotStart:
         with pytest.raises(CommandUnusable) as caught:
             self.new(str(script)).run(new_term())
         assert caught.value.exit_code == exit_code
+
+
+class TestOrders:
+    """What operators order of a command that runs under a term."""
+
+    def test_a_pause_ends_the_command_until_it_is_over(self, diary: Diary) -> None:
+        """It is asked to end, is not started again meanwhile, and is started once more after that."""
+        paused = threading.Event()
+        runner = new_runner(diary, POLITE, paused=paused.is_set)
+        running = Background(lambda: runner.run(new_term()))
+        first = int(diary.line())
+        paused.set()
+        assert diary.line() == "asked"
+        while is_alive(first):
+            clock.wait(threading.Event(), 0.01)
+        paused.clear()
+        assert int(diary.line()) != first
+        runner.stop()
+        assert running.result() is Outcome.STOPPED
+
+    def test_a_term_that_is_given_up_leaves_no_command_behind(self, diary: Diary) -> None:
+        """The command is gone when `run` returns, so that the next leader may start its own."""
+        runner = new_runner(diary, POLITE)
+        running = Background(lambda: runner.run(new_term()))
+        pid = int(diary.line())
+        runner.leave()
+        assert running.result() is Outcome.LEFT
+        assert not is_alive(pid)
+        # That was for this term only.
+        again = Background(lambda: runner.run(new_term(token=8)))
+        assert diary.line() == "asked"
+        assert int(diary.line()) != pid
+        runner.stop()
+        assert again.result() is Outcome.STOPPED
