@@ -18,6 +18,7 @@ from leader_jobs.leaders import Leader
 from leader_jobs.names import check_job, nearest
 from leader_jobs.orders import (
     CONTROL_PREFIX,
+    PATIENCE,
     RECEIPT_KEY,
     Kind,
     Orders,
@@ -34,8 +35,6 @@ from leader_jobs.stores.base import Entrant, Store, Write
 
 __all__ = ["Control"]
 
-#: For how long, in seconds, a request waits for somebody to lead.
-_PATIENCE: Final = 60.0
 _LOOK: Final = 1.0
 T = TypeVar("T")
 
@@ -248,7 +247,7 @@ class Control:
 
     def _ask(self, kind: Kind, **details: Any) -> Request:
         now = self._clock.utcnow()
-        until = now + timedelta(seconds=_PATIENCE)
+        until = now + timedelta(seconds=PATIENCE)
         request = Request.new(kind, by=self._by, at=now, until=until, **details)
         self._write(request_key(request.id), request.encode())
         return request

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Final
 
 from leader_jobs.clock import Clock
-from leader_jobs.orders import CONTROL_PREFIX, Answer, Orders, Request, request_key
+from leader_jobs.orders import CONTROL_PREFIX, PATIENCE, Answer, Orders, Request, request_key
 from leader_jobs.stores.base import Store, Write
 
 __all__ = ["OrderBook"]
@@ -43,6 +43,7 @@ class OrderBook:
         self._lock = threading.RLock()
         self._orders: Orders | None = None
         self._done: set[str] = set()
+        self._seen: dict[str, float | None] = {}
         self._listeners: tuple[Callable[[], None], ...] = ()
 
     def begin(self) -> None:
@@ -50,6 +51,7 @@ class OrderBook:
         with self._lock:
             self._orders = None
             self._done.clear()
+            self._seen.clear()
 
     @contextmanager
     def held(self) -> Iterator[Orders]:
@@ -72,7 +74,10 @@ class OrderBook:
         with self._lock:  # of two looks at once, the older one may not come last
             deadline = self._clock.now() + _WITHIN
             rows = self._store.read(self.election, CONTROL_PREFIX, deadline=deadline)
+            first = self._orders is None
             self._orders = Orders.read(rows, now=self._clock.utcnow())
+            for request in self._orders.requests:
+                self._seen.setdefault(request.id, None if first else self._clock.now())
             return self._orders
 
     @property
@@ -90,8 +95,26 @@ class OrderBook:
         return orders is None or orders.pause_of(None, self._clock.utcnow()) is not None
 
     def requests(self, orders: Orders, now: datetime) -> tuple[Request, ...]:
-        """Return those of the requests that are open, and were not answered here already."""
-        return tuple(r for r in orders.open(now) if r.id not in self._done)
+        """
+        Return those of the requests that are to be obeyed at *now*, the oldest first.
+
+        One that came while we looked is new, whatever the clock of whoever asks; only of one that was
+        there when the term began it takes clocks to tell that it waited too long.
+        """
+        return tuple(r for r in self._unanswered(orders) if not self._is_late(r, now))
+
+    def lapsed(self, orders: Orders, now: datetime) -> tuple[Request, ...]:
+        """Return the requests that nobody answered in time."""
+        return tuple(r for r in self._unanswered(orders) if self._is_late(r, now))
+
+    def _unanswered(self, orders: Orders) -> list[Request]:
+        return [r for r in orders.requests if r.answer is None and r.id not in self._done]
+
+    def _is_late(self, request: Request, now: datetime) -> bool:
+        seen = self._seen.get(request.id)
+        if seen is None:
+            return now >= request.until
+        return self._clock.now() - seen >= PATIENCE
 
     def answer(
         self, request: Request, answer: Answer, why: str, *, planned_at: datetime | None = None

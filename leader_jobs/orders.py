@@ -24,6 +24,7 @@ from leader_jobs.stores.base import Record
 __all__ = [
     "CONTROL_PREFIX",
     "HEIR_KEY",
+    "PATIENCE",
     "RECEIPT_KEY",
     "Answer",
     "Heir",
@@ -42,6 +43,8 @@ CONTROL_PREFIX: Final = "control/"
 #: Where the leader notes what it has heard; not among the orders, so that it does not wake itself.
 RECEIPT_KEY: Final = "heard"
 HEIR_KEY: Final = f"{CONTROL_PREFIX}heir"
+#: For how long, in seconds, a request waits for somebody to obey.
+PATIENCE: Final = 60.0
 _PAUSED: Final = f"{CONTROL_PREFIX}paused"
 _REQUESTS: Final = f"{CONTROL_PREFIX}requests/"
 _TEXT: Final = 500
@@ -276,10 +279,6 @@ class Orders:
         """Return when the next pause that is in force ends by itself."""
         pauses = [p for p in (self.election, *self.jobs.values()) if p is not None and p.holds(now)]
         return min((p.until for p in pauses if p.until is not None), default=None)
-
-    def open(self, now: datetime) -> tuple[Request, ...]:
-        """Return the requests that are to be obeyed at *now*, the oldest first."""
-        return tuple(r for r in self.requests if r.answer is None and now < r.until)
 
     @classmethod
     def read(cls, rows: Mapping[str, Record], *, now: datetime) -> Self:

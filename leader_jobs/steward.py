@@ -22,6 +22,7 @@ from leader_jobs.orderbook import OrderBook
 from leader_jobs.orders import (
     CONTROL_PREFIX,
     HEIR_KEY,
+    PATIENCE,
     RECEIPT_KEY,
     Answer,
     Heir,
@@ -149,11 +150,10 @@ class Steward:
         """Return seconds: until a pause ends, or the orders are looked at although nobody told us."""
         now = self._clock.utcnow()
         longest = Timing(term.ttl).look_every
-        ends = [request.until for request in orders.open(now)]
         end = orders.next_end(now)
-        if end is not None:
-            ends.append(end)
-        left = (min(ends) - now).total_seconds() if ends else longest
+        left = longest if end is None else (end - now).total_seconds()
+        if self._orders.requests(orders, now):  # they may lapse
+            left = min(left, PATIENCE)
         return min(max(left, 0.0) + 0.05, longest)
 
     def _acknowledge(self, orders: Orders, term: Term) -> None:
@@ -181,7 +181,7 @@ class Steward:
 
     def _tidy(self, orders: Orders, term: Term, now: datetime) -> None:
         """Answer what came too late, and remove what was answered long ago."""
-        lapsed = [r for r in orders.requests if r.answer is None and r.until <= now]
+        lapsed = self._orders.lapsed(orders, now)
         writes = [
             self._orders.answer(request, Answer.LAPSED, "nobody led in time") for request in lapsed
         ]

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from leader_jobs.clock import SystemClock
+from leader_jobs.control import Control
+from leader_jobs.orders import Answer
 from testsupport.beat_fleet import BeatFleet
 from testsupport.brokers import RedisServer
 
@@ -58,6 +61,28 @@ def test_a_signal_between_claim_and_send(fleet: BeatFleet) -> None:
         node = next(node for node in fleet.nodes if node.process.pid == pid)
         assert node.process.wait(10) == 0, fleet.logs()
         fleet.beat(f"r{count}")
+    verdict = fleet.finish()
+
+    assert (verdict.wrong, verdict.copies) == ([], 0)
+
+
+def test_hand_overs_that_operators_ask_for(fleet: BeatFleet) -> None:
+    """Each leader finishes and marks the batch in hand before the heir leads: no copies, no gaps."""
+    control = Control(fleet.store, "default", by="ada", clock=SystemClock())
+    fleet.beat("c")
+    for _ in range(4):
+        _, leader = fleet.leader()
+        fleet.await_published(leader.token)
+        limit = SystemClock().now() + 10.0
+        heir = fleet.store.candidates("default", deadline=limit)[-1]
+        request = control.wait_answer(control.transfer(heir.id), within=10.0)
+        assert request.answer is Answer.OBEYED
+        fleet.await_that(
+            lambda heir=heir: fleet.leader()[1].token == heir.token, "the heir does not lead"
+        )
+    assert control.wait_heard(control.pause(reason="broker upgrade"), within=10.0)
+    fleet.pause(2.0)
+    assert control.wait_heard(control.resume(), within=10.0)
     verdict = fleet.finish()
 
     assert (verdict.wrong, verdict.copies) == ([], 0)

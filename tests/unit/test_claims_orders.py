@@ -295,15 +295,33 @@ def test_a_request_is_obeyed_once_whoever_leads(
     assert len(asked) == 1
 
 
+@pytest.mark.parametrize("led", [True, False])
 def test_a_request_that_waited_too_long_is_not_obeyed(
-    node: LedgerNode, orders: OrderBook, control: Control, clock: ManualClock
+    node: LedgerNode, orders: OrderBook, control: Control, clock: ManualClock, *, led: bool
 ) -> None:
-    """Nobody wants to be surprised by it after an hour without a leader."""
+    """Nobody wants to be surprised by it after an hour without a leader, or with a stuck one."""
     claims = claims_of(node, orders, make_job(every=3600))
     control.run_now("job")
+    if led:
+        orders.look()
     clock.advance(61)
-    orders.look()
+    if not led:
+        orders.begin()
+    assert orders.lapsed(orders.look(), clock.utcnow())
     assert node.tick(claims) == ()
+
+
+@pytest.mark.parametrize("ahead", [-3600, 3600])
+def test_a_request_that_comes_while_we_lead_is_new_whatever_clocks_say(
+    node: LedgerNode, orders: OrderBook, control: Control, clock: ManualClock, ahead: int
+) -> None:
+    """Whoever asks may have a wall clock that is an hour off."""
+    claims = claims_of(node, orders, make_job(every=7200))
+    clock.step_wall(ahead)
+    control.run_now("job")
+    clock.step_wall(-ahead)
+    orders.look()
+    assert len(node.tick(claims)) == 1
 
 
 def test_a_dispatched_job_that_says_nothing_more_may_be_run_again(
