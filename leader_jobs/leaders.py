@@ -11,6 +11,7 @@ from leader_jobs.exceptions import StoreUnavailable
 from leader_jobs.proposals import Proposal
 from leader_jobs.stores.base import Entrant, Store
 from leader_jobs.stores.factory import open_store
+from leader_jobs.texts import printable
 
 __all__ = ["Leader", "find_leader", "watch_leader"]
 
@@ -51,8 +52,9 @@ class Leader:
         proposal = Proposal.decode(entrant.proposal)
         raw = entrant.proposal[:_LABEL].decode(errors="replace")
         label = proposal.node if proposal is not None else raw
-        shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in label)
-        return cls(election, entrant.token, shown, proposal, entrant.ttl, entrant.remaining)
+        return cls(
+            election, entrant.token, printable(label), proposal, entrant.ttl, entrant.remaining
+        )
 
 
 def find_leader(
