@@ -11,7 +11,6 @@ term and no thread; `start` in the child begins a candidacy of the child's own.
 import atexit
 import logging
 import os
-import queue
 import random
 import threading
 from collections.abc import Iterable, Iterator
@@ -34,6 +33,7 @@ from leader_jobs.renewal import Renewer
 from leader_jobs.stores.base import Candidacy, Store
 from leader_jobs.succession import heir_behind
 from leader_jobs.term import EndReason, Term, held_terms
+from leader_jobs.termqueue import TermQueue
 
 __all__ = ["Candidate"]
 
@@ -42,8 +42,6 @@ _FIRST_PAUSE: Final = 0.1
 _LONG_PAUSE: Final = 0.6
 _LONGEST_PAUSE: Final = 5.0
 _STOP_LIMIT: Final = 5.0
-_SLICE: Final = 1.0
-_LONG_SLICE: Final = 60.0
 _QUICK: Final = 2.0
 _MOST_LEFT: Final = 5
 
@@ -94,7 +92,7 @@ class Candidate:
         self._lock = threading.RLock()
         self._stopping = threading.Event()
         self._leave = threading.Event()
-        self._terms: queue.SimpleQueue[Term | None] = queue.SimpleQueue()
+        self._terms = TermQueue(self._clock)
         self._term: Term | None = None
         self._candidacy: Candidacy | None = None
         self._left: list[Candidacy] = []
@@ -161,8 +159,7 @@ class Candidate:
         if self._thread is not None:  # a stop that did not wait for the end
             self._thread.join()
         self._stopping.clear()
-        while not self._terms.empty():  # what nobody took before the last stop
-            self._terms.get()
+        self._terms.clear()  # what nobody took before the last stop
         name = f"leader-jobs-campaign-{self.election}"
         self._thread = threading.Thread(target=self._campaign, name=name, daemon=True)
         self._thread.start()
@@ -189,23 +186,7 @@ class Candidate:
         Returns:
             The term, or None: time is up, the candidate was stopped, or somebody called `release`.
         """
-        limit = None if timeout is None else self._clock.now() + timeout
-        # A signal that comes just before the main thread blocks is not heard of until it wakes.
-        is_main = threading.current_thread() is threading.main_thread()
-        longest = _SLICE if is_main else _LONG_SLICE
-        while not self._stopping.is_set():
-            left = None if limit is None else limit - self._clock.now()
-            if left is not None and left <= 0:
-                return None
-            try:
-                term = self._terms.get(timeout=longest if left is None else min(left, longest))
-            except queue.Empty:
-                continue
-            if term is None and self._stopping.is_set():
-                self.release()  # there may be more than one who waits
-            if term is None or term.active:
-                return term
-        return None
+        return self._terms.wait(timeout, self._stopping)
 
     def release(self) -> None:
         """Make a `wait_for_term` in another thread return None; safe in a signal handler."""

@@ -12,11 +12,11 @@ it started in an earlier term. What is due, and claiming it, is `leader_jobs.cla
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import dataclass
 from typing import Final
 
 from leader_jobs.clock import Clock
+from leader_jobs.edits import Claim, Edit, Edits, find_claimed
 from leader_jobs.exceptions import Conflict, Fenced, StoreError, StoreUnavailable
 from leader_jobs.names import runners_of
 from leader_jobs.proposals import Proposal
@@ -39,33 +39,6 @@ __all__ = ["Claim", "Edit", "Ledger", "Versioned", "find_claimed", "history"]
 _CONTENTION: Final = 10
 #: One record is read in the time that so many take if all are read at once.
 _FEW: Final = 50
-
-#: A change of a job's record: the new record and the occurrences it closes, or None to let it be.
-Edit = tuple[JobRecord, tuple[OccurrenceRecord, ...]] | None
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """
-    An occurrence this process has claimed and may start.
-
-    Attributes:
-        job: the job's name.
-        occurrence: the occurrence's id (see `leader_jobs.occurrences.occurrence_id`).
-        planned_at: the instant it was planned for.
-        sequence: its number in the job's record.
-        attempt: which attempt this is.
-        token: the term under which it is to be started.
-        retries: how many times its body asked to be retried before.
-    """
-
-    job: str
-    occurrence: str
-    planned_at: datetime
-    sequence: int
-    attempt: int
-    token: int
-    retries: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +80,7 @@ class Ledger:
         self.election: Final = election
         self.node: Final = node
         self.owner: Final = owner
+        self.edits: Final = Edits(node=node, owner=owner, clock=clock)
         #: What this process did here.
         self.tally: Final = Tally()
         self._clock = clock
@@ -251,7 +225,7 @@ class Ledger:
         """
 
         def starting(record: JobRecord) -> Edit:
-            return self.starting(record, claim, token=term.token)
+            return self.edits.starting(record, claim, token=term.token)
 
         return self.change(claim.job, starting, term)
 
@@ -267,7 +241,7 @@ class Ledger:
         """
 
         def finishing(record: JobRecord) -> Edit:
-            return self.finishing(record, claim, state, reason)
+            return self.edits.finishing(record, claim, state, reason)
 
         return self.change(claim.job, finishing, None)
 
@@ -290,58 +264,9 @@ class Ledger:
         """
 
         def releasing(record: JobRecord) -> Edit:
-            return self.releasing(record, claim, again=again)
+            return self.edits.releasing(record, claim, again=again)
 
         return self.change(claim.job, releasing, None)
-
-    # -- the changes themselves, for whoever commits many at once ---------------------------------
-
-    def starting(self, record: JobRecord, claim: Claim, *, token: int) -> Edit:
-        """Return the change that `start` makes under the term *token*."""
-        entry = find_claimed(record, claim)
-        if entry is None:
-            return None
-        if entry.state is State.STARTED:
-            # Ours: the reply to an earlier try was lost. Nobody else writes our incarnation.
-            return (record, ()) if entry.owner == self.owner else None
-        started = entry.starting(
-            token=token, node=self.node, owner=self.owner, now=self._clock.utcnow()
-        )
-        return record.with_open(started), ()
-
-    def finishing(self, record: JobRecord, claim: Claim, state: State, reason: str) -> Edit:
-        """Return the change that `finish` makes."""
-        entry = self._ours(record, claim)
-        if entry is None:
-            return None
-        closed = entry.closed(state, self._clock.utcnow(), reason)
-        return record.without(entry.sequence), (closed,)
-
-    def skipping(self, record: JobRecord, claim: Claim, reason: str) -> Edit:
-        """Return the change that closes *claim*, which was never started, for *reason*."""
-        entry = find_claimed(record, claim)
-        if entry is None or entry.state is not State.CLAIMED:
-            return None
-        closed = entry.closed(State.SKIPPED, self._clock.utcnow(), reason)
-        return record.without(entry.sequence), (closed,)
-
-    def releasing(self, record: JobRecord, claim: Claim, *, again: bool) -> Edit:
-        """Return the change that `release` makes."""
-        claimed = find_claimed(record, claim)
-        if claimed is not None and claimed.state is not State.STARTED:
-            # Nothing to change, but a start may still be on its way: a new version refuses it.
-            return replace(record), ()
-        entry = self._ours(record, claim)
-        if entry is None:
-            return None
-        back = entry.again() if again else entry.back()
-        return record.with_open(back), ()
-
-    def _ours(self, record: JobRecord, claim: Claim) -> OccurrenceRecord | None:
-        entry = find_claimed(record, claim)
-        if entry is None or entry.state is not State.STARTED or entry.owner != self.owner:
-            return None
-        return entry
 
     # -- any change -------------------------------------------------------------------------------
 
@@ -451,14 +376,6 @@ def _decode(name: str, raw: bytes) -> JobRecord:
         msg = f"it says that it is of job {record.job!r}"
         raise UnreadableRecord(msg)
     return record
-
-
-def find_claimed(record: JobRecord, claim: Claim) -> OccurrenceRecord | None:
-    """Return the open occurrence that *claim* is of, if it is still at that attempt."""
-    entry = record.find(claim.sequence)
-    # A record that was removed, or came back from a backup, counts again from where it was.
-    same = (claim.planned_at, claim.attempt)
-    return entry if entry is not None and (entry.planned_at, entry.attempt) == same else None
 
 
 def _is_newer(found: Versioned | UnreadableRecord, known: Versioned) -> bool:

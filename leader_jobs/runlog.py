@@ -85,7 +85,7 @@ class RunLog:
         return self._put(
             _Entry(
                 claim,
-                edit=lambda record: self._ledger.starting(record, claim, token=term.token),
+                edit=lambda record: self._ledger.edits.starting(record, claim, token=term.token),
                 alone=lambda: self._ledger.start(claim, term),
                 term=term,
             )
@@ -101,7 +101,7 @@ class RunLog:
         return self._put(
             _Entry(
                 claim,
-                edit=lambda record: self._ledger.finishing(record, claim, state, reason),
+                edit=lambda record: self._ledger.edits.finishing(record, claim, state, reason),
                 alone=lambda: self._ledger.finish(claim, state, reason),
             )
         )
@@ -116,7 +116,7 @@ class RunLog:
         """
 
         def skipping(record: JobRecord) -> Edit:
-            return self._ledger.skipping(record, claim, reason)
+            return self._ledger.edits.skipping(record, claim, reason)
 
         return self._put(
             _Entry(
@@ -132,7 +132,7 @@ class RunLog:
         return self._put(
             _Entry(
                 claim,
-                edit=lambda record: self._ledger.releasing(record, claim, again=again),
+                edit=lambda record: self._ledger.edits.releasing(record, claim, again=again),
                 alone=lambda: self._ledger.release(claim, again=again),
             )
         )
