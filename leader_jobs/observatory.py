@@ -200,7 +200,8 @@ def _pause(orders: Orders, job: str | None, now: datetime) -> Pause | None:
 
 
 def _requests(orders: Orders, now: datetime) -> tuple[Request, ...]:
-    return tuple(shown(r) for r in orders.requests if r.at > now - _REQUESTS)
+    # Asked by the clock of whoever asked, answered by that of a leader.
+    return tuple(shown(r) for r in orders.requests if (r.answered_at or r.at) > now - _REQUESTS)
 
 
 def _terms(rows: Mapping[str, Record]) -> tuple[TermRecord, ...]:
