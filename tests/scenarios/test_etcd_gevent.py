@@ -49,8 +49,11 @@ SCRIPT = textwrap.dedent("""
         args=(leader, store.standing(leader, deadline=soon())),
         kwargs={"timeout": 30.0},
     )
+    watch = store.watch("mail", "control/")
+    watching = threading.Thread(target=watch.wait, args=(0,), kwargs={"timeout": 30.0})
     wait.start()
     woken.start()
+    watching.start()
     for number in range(50):
         store.renew(leader, leading=True, deadline=soon())
         store.commit("mail", [Write("job", b"%d" % number)], candidacy=leader, deadline=soon())
@@ -62,9 +65,11 @@ SCRIPT = textwrap.dedent("""
         sys.exit("a server that says nothing answered")
     store.wake(leader)
     woken.join(5)
+    store.commit("mail", [Write("control/a", b"")], candidacy=leader, deadline=soon())
+    watching.join(5)
     store.withdraw(leader, deadline=soon())
     wait.join(5)
-    if woken.is_alive() or wait.is_alive():
+    if woken.is_alive() or watching.is_alive() or wait.is_alive():
         sys.exit("a wait did not end")
     if not store.standing(waiter, deadline=soon()).leads:
         sys.exit("the waiter does not lead")

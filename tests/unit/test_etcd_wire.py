@@ -37,6 +37,24 @@ HEADER = {"cluster_id": "9", "member_id": "18446744073709551615", "revision": "7
                 "keys_only": True,
             },
         ),
+        (
+            wire.scan(PREFIX, keys_only=True),
+            {"key": "cC8=", "range_end": "cDA=", "limit": "0", "revision": "0", "keys_only": True},
+        ),
+        (
+            wire.first_key(b"p/x0", b"p0"),
+            {"key": "cC94MA==", "range_end": "cDA=", "limit": "1", "keys_only": True},
+        ),
+        (
+            wire.newer(PREFIX, 7),
+            {
+                "key": "cC8=",
+                "range_end": "cDA=",
+                "min_mod_revision": "8",
+                "limit": "1",
+                "keys_only": True,
+            },
+        ),
         (wire.put(b"k", b"v", 5), {"request_put": {"key": "aw==", "value": "dg==", "lease": "5"}}),
         (wire.put(b"k", b""), {"request_put": {"key": "aw==", "value": "", "lease": "0"}}),
         (wire.delete(b"k"), {"request_delete_range": {"key": "aw=="}}),

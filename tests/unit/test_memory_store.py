@@ -118,6 +118,7 @@ def test_a_wait_ends_with_its_timeout_on_the_clock(clock: ManualClock, store: Me
     waits = [
         Background(partial(store.wait, leader, standing, timeout=HOUR)),
         Background(partial(store.wait_for_change, "mail", timeout=HOUR)),
+        Background(partial(store.watch("mail", "a").wait, ABSENT, timeout=HOUR)),
     ]
 
     early = [wait.over(within=0.05) for wait in waits]
@@ -125,7 +126,7 @@ def test_a_wait_ends_with_its_timeout_on_the_clock(clock: ManualClock, store: Me
     while not all(wait.over(within=0.01) for wait in waits):
         clock.advance(HOUR / 2)
 
-    assert early == [False, False]
+    assert early == [False, False, False]
 
 
 # -- failures on demand -----------------------------------------------------------------------------
@@ -144,6 +145,7 @@ def test_a_cut_lets_nothing_through(store: MemoryStore) -> None:
         partial(store.candidates, "mail", deadline=NEVER),
         partial(value, store),
         partial(write, store, b"1", under=leader),
+        partial(store.elections, deadline=NEVER),
     ):
         with pytest.raises(StoreUnavailable):
             call()
@@ -185,12 +187,46 @@ def test_a_cut_ends_waits(store: MemoryStore) -> None:
     """Trouble ends a wait, both one under way and one that begins during it."""
     leader = enrol(store)
     standing = store.standing(leader, deadline=NEVER)
-    wait = Background(partial(store.wait, leader, standing, timeout=HOUR))
+    watch = store.watch("mail", "a")
+    calls = [
+        partial(store.wait, leader, standing, timeout=HOUR),
+        partial(watch.wait, ABSENT, timeout=HOUR),
+    ]
+    waits = [Background(call) for call in calls]
+    early = [wait.over(within=0.05) for wait in waits]
 
     store.cut()
 
+    assert early == [False, False]
+    for wait in waits:
+        wait.result()
+    for call in calls:
+        Background(call).result()
+
+
+def test_a_cut_of_one_candidate_leaves_watches_alone(store: MemoryStore) -> None:
+    """A watch is nobody's in particular."""
+    leader = enrol(store)
+    watch = store.watch("mail", "a")
+    wait = Background(partial(watch.wait, ABSENT, timeout=HOUR))
+
+    store.cut(leader.id)
+
+    assert not wait.over(within=0.05)
+    write(store, b"1")
     wait.result()
-    Background(partial(store.wait, leader, standing, timeout=HOUR)).result()
+
+
+def test_an_election_of_candidates_goes_with_their_leases(
+    clock: ManualClock, store: MemoryStore
+) -> None:
+    """Those whose lease ran out make no election."""
+    enrol(store)
+    before = store.elections(deadline=NEVER)
+    clock.advance(10.0)
+
+    assert before == ("mail",)
+    assert store.elections(deadline=NEVER) == ()
 
 
 def test_a_lost_reply_hides_what_was_done(store: MemoryStore) -> None:
