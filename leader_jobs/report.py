@@ -7,7 +7,7 @@ seconds.
 """
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from leader_jobs.orders import Pause, Receipt, Request
@@ -226,4 +226,6 @@ def _pause(pause: Pause | None) -> Json | None:
 
 
 def _instant(instant: datetime | None) -> str | None:
-    return instant.isoformat() if instant is not None else None
+    if instant is None:
+        return None
+    return (instant if instant.tzinfo is UTC else instant.astimezone(UTC)).isoformat()
