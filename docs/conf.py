@@ -42,9 +42,15 @@ napoleon_use_rtype: Final = False
 #: variables and private types have no page.
 nitpick_ignore_regex: Final = [
     ("py:obj", r".*"),
-    ("py:class", r"(collections|contextlib|datetime|enum|pathlib|ssl|threading|typing|uuid)\..*"),
+    (
+        "py:class",
+        r"(argparse|collections|contextlib|datetime|enum|pathlib|socket|ssl|threading|typing|uuid)\..*",
+    ),
     ("py:class", r"(apscheduler|celery|django)\..*"),
-    ("py:class", r"([A-Za-z_.]*\.)?(C|F|P|R|S|T|Path|WallTimes|Clocks|_Decorator)"),
+    (
+        "py:class",
+        r"([A-Za-z_.]*\.)?(C|CollectorRegistry|F|P|R|S|T|Path|WallTimes|Clocks|_Decorator)",
+    ),
 ]
 
 copybutton_prompt_text: Final = r"\$ |>>> |\.\.\. "

@@ -8,6 +8,7 @@ from django.core.signals import setting_changed
 
 from django_leader_jobs.checks import check_jobs, check_settings
 from django_leader_jobs.conf import SETTING, load_settings
+from django_leader_jobs.deploy_checks import check_deployment
 from django_leader_jobs.signals import announce
 from leader_jobs.config import application
 from leader_jobs.escort import observe_everywhere
@@ -24,8 +25,9 @@ class LeaderJobsConfig(AppConfig):
         """Wire settings and checks; no thread, file or connection before somebody asks for one."""
         application.configure(load_settings)
         setting_changed.connect(_forget_settings, dispatch_uid="leader_jobs.settings")
-        register(check_settings)
-        register(check_jobs)
+        register(check_settings, self.label)
+        register(check_jobs, self.label)
+        register(check_deployment, self.label, deploy=True)
         observe_everywhere(announce)
 
 

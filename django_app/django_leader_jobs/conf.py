@@ -19,7 +19,7 @@ from django.conf import settings as django_settings
 from leader_jobs.config import Settings
 from leader_jobs.exceptions import ConfigurationError
 
-__all__ = ["SETTING", "load_settings"]
+__all__ = ["SETTING", "default_store", "load_settings"]
 
 SETTING: Final = "LEADER_JOBS"
 _FILE: Final = "leader-jobs.sqlite3"
@@ -39,11 +39,11 @@ def load_settings(**arguments: Any) -> Settings:
     if not isinstance(mapping, Mapping):
         msg = f"{SETTING} must be a dict, not {type(mapping).__name__}"
         raise ConfigurationError(msg)
-    return Settings.load(_default_store() | dict(mapping), mapping_name=SETTING, **arguments)
+    given = {key: value for key, value in mapping.items() if value is not None}
+    return Settings.load({"STORE": default_store()} | given, mapping_name=SETTING, **arguments)
 
 
-def _default_store() -> dict[str, str]:
+def default_store() -> str | None:
+    """Return the store of a project that names none; None if it has no ``BASE_DIR`` to keep it in."""
     base = getattr(django_settings, "BASE_DIR", None)
-    return (
-        {} if base is None else {"STORE": f"sqlite:///{quote(str(Path(base).absolute() / _FILE))}"}
-    )
+    return None if base is None else f"sqlite:///{quote(str(Path(base).absolute() / _FILE))}"

@@ -28,6 +28,7 @@ __all__ = [
     "file_system",
     "is_held",
     "network_file_system",
+    "network_file_system_of",
 ]
 
 LOCK_SUFFIX: Final = ".lock"
@@ -55,6 +56,11 @@ def network_file_system(mountinfo: str, path: str) -> str | None:
     """
     kind = _kind(mountinfo, path)
     return kind if _NETWORK.fullmatch(kind) else None
+
+
+def network_file_system_of(path: Path) -> str | None:
+    """Say which network file system *path*, absolute and without symbolic links, is on, if any."""
+    return network_file_system(_mountinfo(), str(path))
 
 
 def file_system(path: Path) -> str:
@@ -93,7 +99,7 @@ def check_location(path: Path) -> None:
     if path.is_dir():
         msg = f"store {path} is a folder; name a file in it, such as {path}/leader.sqlite3"
         raise StoreUnusable(msg)
-    kind = network_file_system(_mountinfo(), str(path))
+    kind = network_file_system_of(path)
     if kind is not None:
         msg = (
             f"store {path} is on a network file system ({kind}), where hosts do not see each other's "

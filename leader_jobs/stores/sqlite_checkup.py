@@ -19,9 +19,10 @@ from leader_jobs.stores._sqlite_files import (
     check_location,
     file_system,
     is_held,
+    network_file_system_of,
 )
 
-__all__ = ["Files", "Owned", "check_place", "look_at_files", "user_name"]
+__all__ = ["Files", "Owned", "check_place", "look_at_files", "network_disk", "user_name"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,11 @@ class Files:
 def check_place(path: Path) -> None:
     """Raise `StoreUnusable` if the database can not work at *path*; see `check_location`."""
     check_location(path.resolve())
+
+
+def network_disk(path: Path) -> str | None:
+    """Say which network file system the database *path* would be on, if any; nothing is opened."""
+    return network_file_system_of(path.resolve())
 
 
 def look_at_files(path: Path) -> Files:
