@@ -27,6 +27,8 @@ def _respond(answer: Answer) -> HttpResponse:
     response = HttpResponse(answer.body, status=answer.status, content_type=answer.content_type)
     response["Cache-Control"] = "no-store"
     response["X-Content-Type-Options"] = "nosniff"
+    # A standby says 503 to a balancer all day; Django would send its admins a mail for each.
+    vars(response)["_has_been_logged"] = True
     return response
 
 
