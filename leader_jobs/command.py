@@ -288,7 +288,7 @@ class CommandRunner:
 
 def _check_command(argv: Sequence[str], environ: Mapping[str, str]) -> None:
     if not argv or not argv[0]:
-        msg = "no command is given; write it after --, for example: runleader -- ./reader --verbose"
+        msg = "no command is given; write it behind --, for example: -- ./reader --verbose"
         raise ConfigurationError(msg)
     # Now rather than at the first election: a standby that could not take over is no standby.
     if shutil.which(argv[0], path=environ.get("PATH")) is None:

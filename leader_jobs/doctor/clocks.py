@@ -31,7 +31,7 @@ _SLACK: Final = 1.0
 #: Seconds of difference that are worth a word, and that hurt.
 _APART: Final = 1.0
 _FAR_APART: Final = 10.0
-_WITHIN: Final = 2.0
+_WITHIN: Final = 1.0
 
 
 @dataclass(slots=True)

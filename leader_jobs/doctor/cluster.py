@@ -44,16 +44,14 @@ _NEARLY: Final = 0.8
 
 
 def examine_cluster(settings: Settings, *, clock: Clock, timeout: float) -> Iterator[Finding]:
-    """Yield what there is to say of the cluster; the last one is fatal if no member answers."""
+    """Yield what there is to say of the cluster; the last one is fatal if it can not be used."""
     with closing(Checkup(settings, clock=clock, timeout=timeout)) as checkup:
         members: dict[str, Member] = {}
         for endpoint in checkup.endpoints:
             try:
                 members[str(endpoint)] = checkup.member(endpoint)
             except StoreError as error:
-                yield problem(
-                    "endpoint", str(error), f"see to the member at {endpoint}, or name another"
-                )
+                yield _missed(str(endpoint), error)
             else:
                 yield _reached(str(endpoint), members[str(endpoint)])
         if not members:
@@ -61,13 +59,26 @@ def examine_cluster(settings: Settings, *, clock: Clock, timeout: float) -> Iter
             return
         checkup.use([endpoint for endpoint in checkup.endpoints if str(endpoint) in members])
         yield from _versions(members)
-        yield from _identity(members, checkup.cluster())
+        if len({member.cluster for member in members.values()}) > 1:
+            yield _split(members)
+            return
+        away = len(checkup.endpoints) - len(members)
+        yield from _identity(members, away, checkup.cluster())
         yield from _room(members)
         yield from _clocks(members)
         try:
             yield from _rights_and_leases(checkup, settings, members)
         except StoreError as error:
             yield problem("store", str(error), "see to the cluster, then look again", fatal=True)
+
+
+def _missed(endpoint: str, error: StoreError) -> Finding:
+    remedy = (
+        "compare user, password and TLS files in the settings with what the servers want"
+        if error.lasting
+        else f"see to the member at {endpoint}, or name another"
+    )
+    return problem("endpoint", str(error), remedy)
 
 
 def _reached(endpoint: str, member: Member) -> Finding:
@@ -126,22 +137,24 @@ def _versions(members: dict[str, Member]) -> Iterator[Finding]:
 # -- the cluster ----------------------------------------------------------------------------------
 
 
-def _identity(members: dict[str, Member], cluster: Cluster | None) -> Iterator[Finding]:
-    if len({member.cluster for member in members.values()}) > 1:
-        groups = ", ".join(f"{e} in {member.cluster:x}" for e, member in members.items())
-        yield problem(
-            "cluster",
-            f"the endpoints belong to different clusters, each with an election of its own: {groups}",
-            "name members of one cluster alone",
-        )
-        return
+def _split(members: dict[str, Member]) -> Finding:
+    groups = ", ".join(f"{endpoint} in {member.cluster:x}" for endpoint, member in members.items())
+    return problem(
+        "cluster",
+        f"the endpoints belong to different clusters, each with an election of its own: {groups}",
+        "name members of one cluster alone",
+        fatal=True,
+    )
+
+
+def _identity(members: dict[str, Member], away: int, cluster: Cluster | None) -> Iterator[Finding]:
     if cluster is None:
         return
-    named = len({member.id for member in members.values()})
+    named = len({member.id for member in members.values()}) + away
     if named < cluster.size:
         yield warning(
             "cluster",
-            f"{named} of {cluster.size} members can be reached by what the store's URL names",
+            f"the store's URL names {named} of the cluster's {cluster.size} members",
             "name all of them, so that calls can go on with the others when one is away",
         )
     elif cluster.size == 1:

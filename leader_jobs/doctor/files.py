@@ -9,7 +9,7 @@ from leader_jobs.doctor.findings import Finding, fine, problem, warning
 from leader_jobs.exceptions import StoreUnusable
 from leader_jobs.stores.sqlite_checkup import Files, check_place, look_at_files, user_name
 
-__all__ = ["examine_files"]
+__all__ = ["examine_files", "judge"]
 
 _MIB: Final = 2**20
 #: Bytes free below which the store is in danger, and below which it is about to stop.
@@ -47,6 +47,11 @@ def examine_files(path: Path) -> Iterator[Finding]:
     except OSError as error:
         yield problem("place", f"{error.filename}: {error.strerror}", "run this as the nodes' user")
         return
+    yield from judge(path, files)
+
+
+def judge(path: Path, files: Files) -> Iterator[Finding]:
+    """Yield what there is to say of the *files* that were found of the store in *path*."""
     yield _place(path, files)
     yield _locks(path, files)
     yield _owner(files)

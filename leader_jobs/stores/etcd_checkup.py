@@ -21,6 +21,7 @@ from typing import Any, Final
 from leader_jobs.clock import Clock
 from leader_jobs.config import Settings
 from leader_jobs.exceptions import StoreError
+from leader_jobs.names import runners_of
 from leader_jobs.stores import _etcd_wire as wire
 from leader_jobs.stores._etcd_answers import Refusal, headers
 from leader_jobs.stores._etcd_http import Gateway
@@ -109,6 +110,7 @@ class Checkup:
         keys = Keyspace(settings.namespace)
         self._electorate = keys.electorate(settings.election)
         self._register = keys.register(settings.election)
+        self._runners = keys.electorate(runners_of(settings.election))
         self._clock = clock
         self._timeout = timeout
         self._tls = (
@@ -257,7 +259,7 @@ class Checkup:
     def missing_rights(self) -> tuple[str, ...]:
         """Return the prefixes whose keys the user may not read and write, as far as it needs to."""
         missing = []
-        for prefix in (self._electorate, self._register):
+        for prefix in (self._electorate, self._runners, self._register):
             try:
                 scan_ = wire.scan(prefix, limit=1)
                 self._gateway.call(wire.RANGE, scan_, wire.read_range, deadline=self._limit())
