@@ -20,9 +20,16 @@ from leader_jobs.leaders import Leader
 from leader_jobs.names import check_election, runners_of
 from leader_jobs.orders import CONTROL_PREFIX, RECEIPT_KEY, Orders, Pause, Receipt, Request
 from leader_jobs.overview import ElectionView, JobView, Member, Summary, is_overdue
-from leader_jobs.records import JOBS_PREFIX, JobRecord, OccurrenceRecord, history_prefix, job_key
+from leader_jobs.records import (
+    JOBS_PREFIX,
+    JobRecord,
+    OccurrenceRecord,
+    State,
+    history_prefix,
+    job_key,
+)
 from leader_jobs.stores.base import Entrant, Record, Store, Survey
-from leader_jobs.terms import TERMS_PREFIX, TermRecord, read_terms
+from leader_jobs.terms import GONE, TERMS_PREFIX, TermRecord, read_terms
 from leader_jobs.texts import printable, shown
 
 __all__ = ["Observatory"]
@@ -99,7 +106,7 @@ class Observatory:
                 _job(kept, orders, now, recent if kept.job in asked else 0)
                 for kept in jobs.values()
             ),
-            terms=_terms(rows),
+            terms=_terms(rows, jobs.values()),
             requests=_requests(orders, now),
             receipt=_receipt(rows),
         )
@@ -204,8 +211,30 @@ def _requests(orders: Orders, now: datetime) -> tuple[Request, ...]:
     return tuple(shown(r) for r in orders.requests if (r.answered_at or r.at) > now - _REQUESTS)
 
 
-def _terms(rows: Mapping[str, Record]) -> tuple[TermRecord, ...]:
-    return tuple(shown(term) for term, _ in read_terms(_under(TERMS_PREFIX, rows)))
+def _terms(rows: Mapping[str, Record], jobs: Collection[Kept]) -> tuple[TermRecord, ...]:
+    terms = [shown(term) for term, _ in read_terms(_under(TERMS_PREFIX, rows))]
+    for place in range(1, len(terms)):
+        former, term = terms[place - 1], terms[place]
+        seen = _last_seen(former, jobs) if former.reason == GONE else None
+        if seen is not None:
+            most = max(0.0, (term.began_at - seen).total_seconds())
+            terms[place] = replace(term, took=most, exact=False)
+    return tuple(terms)
+
+
+def _last_seen(term: TermRecord, jobs: Collection[Kept]) -> datetime | None:
+    """Return the last sign of life of a leader that was killed, as far as its jobs show one."""
+    entries = chain.from_iterable(
+        (*kept.closed, *(kept.record.open if kept.record is not None else ())) for kept in jobs
+    )
+    signs = (
+        instant
+        for entry in entries
+        if entry.token == term.token and entry.node == term.node
+        for instant in (entry.claimed_at, entry.started_at, entry.ended_at)
+        if instant is not None and entry.state is not State.INTERRUPTED
+    )
+    return max(signs, default=None)
 
 
 def _receipt(rows: Mapping[str, Record]) -> Receipt | None:

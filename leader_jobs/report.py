@@ -168,6 +168,7 @@ def term_report(term: TermRecord) -> Json:
         "ended_at": _instant(term.ended_at),
         "reason": term.reason or None,
         "succession": term.took,
+        "succession_exact": term.exact,
     }
 
 

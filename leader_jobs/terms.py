@@ -46,7 +46,8 @@ class TermRecord:
         reason: why it ended: ``resigned``, ``lost`` or ``deadline`` by its own word, or ``gone`` by
             that of its successor, who found it ended; *ended_at* is then when that was.
         took: seconds from the end of the term before to the beginning of this one, as far as known;
-            not kept, but found by `read_terms`.
+            not kept, but found by whoever reads.
+        exact: whether *took* is exact, or the most it can have been; likewise.
     """
 
     number: int
@@ -59,6 +60,7 @@ class TermRecord:
     ended_at: datetime | None = None
     reason: str = ""
     took: float | None = None
+    exact: bool = True
 
     def ended(self, reason: str, at: datetime) -> Self:
         """Return the record of this term as it ended, not before it began."""
@@ -66,7 +68,7 @@ class TermRecord:
 
     def encode(self) -> bytes:
         """Return the bytes to keep."""
-        return dump(plain(replace(self, took=None)))
+        return dump(plain(replace(self, took=None, exact=True)))
 
     @classmethod
     def decode(cls, raw: bytes) -> Self:

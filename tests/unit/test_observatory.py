@@ -23,7 +23,7 @@ from leader_jobs.orders import (
 from leader_jobs.overview import JobView
 from leader_jobs.records import HISTORY, State, history_key, history_prefix, job_key
 from leader_jobs.report import election_report, elections_report
-from leader_jobs.terms import TermRecord, term_key
+from leader_jobs.terms import GONE, TermRecord, term_key
 from leader_jobs.testing import ManualClock
 from testsupport.ledgers import (
     OVERLAPPING,
@@ -430,3 +430,29 @@ def test_terms_and_the_receipt_are_shown(
     assert view.receipt == replace(receipt, node="b�")
     put(store, clock, RECEIPT_KEY, b"garbage")
     assert observatory.election(ELECTION).receipt is None
+
+
+def test_a_succession_after_a_death_took_no_longer_than_since_the_last_sign_of_life(
+    observatory: Observatory, node: LedgerNode, store: WatchedStore, clock: ManualClock
+) -> None:
+    """The dead leader wrote no end, but its jobs show until when it lived at least."""
+    first = TermRecord(
+        number=0,
+        token=node.candidacy.token,
+        node=node.name,
+        host="h",
+        pid=1,
+        version="0",
+        began_at=clock.utcnow(),
+    )
+    claims = node.claims(make_job(every=10))
+    node.tick(claims)
+    clock.advance(10)
+    run(node, *node.tick(claims))
+    clock.advance(4)
+    second = replace(first, number=1, token=first.token + 1, node="b", began_at=clock.utcnow())
+    for term in (first.ended(GONE, clock.utcnow()), second):
+        put(store, clock, term_key(term.number), term.encode())
+
+    (_, successor) = observatory.election(ELECTION).terms
+    assert (successor.took, successor.exact) == (4.0, False)

@@ -169,7 +169,7 @@ FIELDS: Mapping[str, str] = {
     "occurrence": "sequence planned_at first count exact state reason node token attempt retries copies"
     " asked_by claimed_at dispatched_at started_at ended_at took",
     "counts": "claimed dispatched started succeeded failed interrupted skipped coalesced",
-    "term": "number token node host pid version began_at ended_at reason succession",
+    "term": "number token node host pid version began_at ended_at reason succession succession_exact",
     "pause": "by reason since until",
     "request": "id kind by at until job heir token answer why answered_by answered_at planned_at",
     "receipt": "version token node at",
