@@ -1,8 +1,8 @@
 """
 Word of commits to the embedded store's database, from the kernel: inotify on its write-ahead log.
 
-Whoever commits, in whatever process, appends to the ``-wal`` file. The log may go and come again, with
-the last connection or with a database that is put in the other's place; so the files are named to the
+Whoever commits, in whatever process, writes to the ``-wal`` file. The log may go and come again, with
+the last connection or with a database that is put in the other's place; so the file is named to the
 kernel anew before each wait, and whoever waits looks in between.
 
 The descriptors are waited for through `selectors`, which gevent and eventlet know how to replace: a
@@ -10,20 +10,25 @@ thread that blocked in a read would stop all their greenlets.
 """
 
 import contextlib
-import ctypes
+import functools
 import os
 import selectors
 import threading
 import weakref
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    import ctypes
 
 __all__ = ["Changes"]
 
-# From linux/inotify.h. A file that is unlinked is told of as a change of its attributes.
-_MODIFY: Final = 0x2
-_REMOVED: Final = 0x4 | 0x400 | 0x800  # IN_ATTRIB, IN_DELETE_SELF, IN_MOVE_SELF
+# From linux/inotify.h: IN_MODIFY, IN_DELETE_SELF, IN_MOVE_SELF; and IN_ATTRIB, which is what a file
+# that is unlinked while somebody has it open is told of as.
+_MASK: Final = 0x2 | 0x400 | 0x800 | 0x4
 _EVENTS: Final = 65536
+# Limits that are reached; another platform; a Python without ctypes.
+_NOT_HERE: Final = (OSError, AttributeError, ImportError)
 # Seconds between two tries where there is no waiting.
 _DEAF: Final = 0.1
 
@@ -40,10 +45,7 @@ class Changes:
     """
 
     def __init__(self, database: Path) -> None:
-        self._files = (
-            (bytes(database), _REMOVED),
-            (bytes(database) + b"-wal", _MODIFY | _REMOVED),
-        )
+        self._log = bytes(database) + b"-wal"
         self._descriptors: list[int] = []
         # Once the process exits they close anyway, and not under a thread that still waits.
         weakref.finalize(self, _close, self._descriptors).atexit = False
@@ -64,14 +66,13 @@ class Changes:
             platform may have none, or there is no log yet.
         """
         if not self._descriptors:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(*_NOT_HERE):
                 self._descriptors.extend(_open())
         if not self._descriptors:
             return False
         _await(self._descriptors, 0.0)  # what it has told so far is no news any more
         # A file that is named again is watched once all the same.
-        ear = self._descriptors[0]
-        return all(_libc.inotify_add_watch(ear, path, mask) >= 0 for path, mask in self._files)
+        return bool(_libc().inotify_add_watch(self._descriptors[0], self._log, _MASK) >= 0)
 
     def wait(self, seconds: float) -> bool:
         """Wait for a change since `listen`, `wake`, or the time given; return whether it was `wake`."""
@@ -102,9 +103,10 @@ class Changes:
 
 def _open() -> tuple[int, int]:
     """Return an inotify descriptor and one that `wake` writes to."""
-    ear = _libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+    ear = _libc().inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
     if ear < 0:
-        raise OSError(ctypes.get_errno(), "inotify_init1")
+        msg = "no inotify at the moment"
+        raise OSError(msg)
     try:
         return ear, os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
     except OSError:
@@ -136,7 +138,13 @@ def _close(descriptors: list[int]) -> None:
         os.close(descriptors.pop())
 
 
-_libc: Final = ctypes.CDLL(None, use_errno=True)
+@functools.cache
+def _libc() -> "ctypes.CDLL":
+    import ctypes  # for those alone who wait: it is not small
+
+    return ctypes.CDLL(None)
+
+
 _all: Final[weakref.WeakSet[Changes]] = weakref.WeakSet()
 
 

@@ -18,6 +18,7 @@ import pytest
 
 from leader_jobs.clock import SystemClock
 from leader_jobs.stores._pace import Pace
+from leader_jobs.stores._sqlite_changes import Changes, _libc
 from leader_jobs.stores._sqlite_register import elections
 from leader_jobs.stores._sqlite_watch import RegisterWatch
 from leader_jobs.stores.base import ABSENT, Watch, Write
@@ -176,6 +177,22 @@ def test_a_database_that_takes_the_others_place(path: Path, store: SqliteStore) 
         wait.result(within=1.0)
 
 
+def test_what_was_told_before_the_look_is_no_news_after_it(path: Path) -> None:
+    """A commit is several writes to the log, and all of them together are worth one look."""
+    log = path.with_name(f"{path.name}-wal")
+    log.touch()
+    changes = Changes(path)
+    assert changes.listen()
+    log.write_bytes(b"1")
+    assert changes.listen()
+    began = CLOCK.now()
+
+    assert not changes.wait(0.2)
+    assert CLOCK.now() - began > 0.18
+    log.write_bytes(b"2")
+    assert not changes.wait(HOUR)
+
+
 # -- what it does not -------------------------------------------------------------------------------
 
 
@@ -203,6 +220,7 @@ def test_without_descriptors_it_looks_now_and_then(
     store.read("mail", "", deadline=within())
     if begun:
         watch.wait(seen, timeout=0.0)
+    statements = traced(store)
     with no_more_files():
         assert bool(watch._changes._descriptors) is begun
         wait = waiting(watch, seen)
@@ -214,6 +232,23 @@ def test_without_descriptors_it_looks_now_and_then(
         assert not again.over(within=0.1)
         watch.wake()
         again.result(within=1.0)
+    assert len(statements) < 100
+
+
+def test_a_platform_without_inotify(
+    store: SqliteStore, other: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the kernel has no word to give, a watch looks every so often."""
+    monkeypatch.setitem(sys.modules, "ctypes", None)
+    _libc.cache_clear()
+    seen = write(other)
+    watch = store.watch("mail", "control/")
+    wait = waiting(watch, seen)
+    assert not wait.over(within=0.2)
+    assert is_open("inotify") == []
+    write(other)
+
+    wait.result(within=1.0)
 
 
 @pytest.mark.parametrize("trouble", ["no folder", "no database"])
