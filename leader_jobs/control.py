@@ -130,11 +130,17 @@ class Control:
         Args:
             heir: the candidate's id in the store, or its label if no other has the same.
         """
-        entrants = self._entrants()
+        entrants = self._entrants(leases=True)
         self._leader(entrants, "hand over")
         chosen = self._find(entrants, heir)
         if chosen is entrants[0]:
             msg = f"{heir!r} leads already"
+            raise Refusal(msg)
+        if chosen.ttl and chosen.remaining is not None and chosen.remaining < chosen.ttl / 2:
+            msg = (
+                f"{heir!r} has not renewed its lease for {chosen.ttl - chosen.remaining:.1f} s and may "
+                "be frozen or gone; choose another candidate, or ask again when it has"
+            )
             raise Refusal(msg)
         ahead = entrants[1 : entrants.index(chosen)]
         foreign = next((e for e in ahead if Leader.of(self.election, e).foreign), None)
@@ -198,8 +204,8 @@ class Control:
                 return found
             watch.wait(0 if row is None else row.version, timeout=min(left, _LOOK))
 
-    def _entrants(self) -> tuple[Entrant, ...]:
-        return self._store.candidates(self.election, deadline=self._limit())
+    def _entrants(self, *, leases: bool = False) -> tuple[Entrant, ...]:
+        return self._store.candidates(self.election, deadline=self._limit(), leases=leases)
 
     def _leader(self, entrants: tuple[Entrant, ...], to_do: str) -> Entrant:
         """Return the leader; refuse if there is none, or none that obeys."""

@@ -1,5 +1,6 @@
 """The leader's steward: orders are obeyed, answered and acknowledged, and terms are logged."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
@@ -10,6 +11,7 @@ from leader_jobs.clock import SystemClock
 from leader_jobs.config import Settings
 from leader_jobs.control import Control
 from leader_jobs.orders import Answer, Refusal
+from leader_jobs.proposals import Proposal
 from leader_jobs.standing import place_of
 from leader_jobs.stores.memory import MemoryStore
 from leader_jobs.term import Term
@@ -184,6 +186,18 @@ def test_what_makes_no_sense_is_refused_in_a_sentence(
     store.enrol(ELECTION, b"<script>", 60.0, deadline=clock.now() + WITHIN)
     with pytest.raises(Refusal, match="'<script>' is of another program"):
         control.transfer("<script>")
+
+
+def test_an_heir_that_does_not_renew_its_lease_is_refused(
+    fleet: Fleet, control: Control, store: MemoryStore
+) -> None:
+    """It may be frozen: everybody would step back for a candidate that does nothing."""
+    lead(fleet.place("one"))
+    proposal = Proposal.of_this_process("stiff", "0").encode()
+    store.enrol(ELECTION, proposal, 1.0, deadline=clock.now() + WITHIN)
+    clock.wait(threading.Event(), 0.6)
+    with pytest.raises(Refusal, match=r"'stiff' has not renewed its lease for 0\.\d s"):
+        control.transfer("stiff")
 
 
 def test_a_foreign_leader_is_said_not_to_obey(control: Control, store: MemoryStore) -> None:
