@@ -87,6 +87,7 @@ class Escort:
 
     Attributes:
         observers: who is to be told of the events of this process's candidates.
+        pid: the process it was made in.
 
     In the child of a fork it does nothing.
     """
@@ -95,7 +96,7 @@ class Escort:
         self, settings: Settings, *, serve: bool = True, clock: Clock | None = None
     ) -> None:
         clock = clock or SystemClock()
-        self._pid = os.getpid()
+        self.pid: Final = os.getpid()
         metrics = _metrics_of(settings)
         self._hooks = _hooks_of(settings, clock)
         self._server = _server_of(settings, metrics, clock) if serve else None
@@ -119,7 +120,7 @@ class Escort:
 
     def close(self) -> None:
         """Answer no more, and wait, for a limited time, for hooks; candidates have to be stopped before."""
-        if self._pid != os.getpid():
+        if self.pid != os.getpid():
             return
         if self._hooks is not None:
             self._hooks.close()

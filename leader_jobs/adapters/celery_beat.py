@@ -7,7 +7,8 @@ is recognised by the guard in the workers (`leader_jobs.adapters.celery_worker`)
 
 Beat's main thread only waits: it has to answer signals at any moment, and a signal may not cut a
 batch in two. Candidacy, schedule and broker belong to a thread that begins with the first tick, in
-the process that ticks; a scheduler that is made for the banner alone starts nothing.
+the process that ticks; a scheduler that is made for the banner alone starts nothing, another one
+answers probes, if it is to, as soon as it is made.
 """
 
 import contextlib
@@ -25,6 +26,7 @@ from leader_jobs.adapters.celery_node import BeatNode
 from leader_jobs.adapters.celery_settings import configure, options_of, settings_of
 from leader_jobs.adapters.celery_timetable import scheduler_class
 from leader_jobs.config import redact
+from leader_jobs.escort import Escort
 from leader_jobs.exceptions import ConfigurationError
 
 __all__ = ["LeaderDatabaseScheduler", "LeaderScheduler"]
@@ -57,6 +59,10 @@ class LeaderScheduler(Scheduler):
         try:
             self._settings = settings_of(app)
             self._class = scheduler_class(self.wrapped or options_of(app).beat_scheduler)
+            # Here, because beat would not say why it ends if its first tick found the port taken.
+            self._escort = None if lazy else Escort(self._settings)
+            if self._escort is not None:
+                self._escort.start()
         except ConfigurationError as error:
             if threading.current_thread() is not threading.main_thread():
                 raise
@@ -92,6 +98,7 @@ class LeaderScheduler(Scheduler):
             raise SystemExit
         if self._node is None or self._node.pid != os.getpid():
             self._node = self._begin()
+            self._node.start()
         with contextlib.suppress(queue.Empty):
             self._bell.get(timeout=_SLICE)
         if not self._closed:
@@ -99,14 +106,11 @@ class LeaderScheduler(Scheduler):
         return 0.0
 
     def _begin(self) -> BeatNode:
-        """Stand in the election; end beat, with one line, if that is not how it is configured."""
-        try:
-            node = BeatNode(self.app, self._settings, self._class, self._arguments)
-            node.start()
-        except ConfigurationError as error:
-            msg = f"celery beat: {error}"
-            raise SystemExit(msg) from None
-        return node
+        escort = self._escort
+        if escort is None or escort.pid != os.getpid():  # we were forked since we were made
+            escort = Escort(self._settings)
+            escort.start()
+        return BeatNode(self.app, self._settings, self._class, self._arguments, escort)
 
     def should_sync(self) -> bool:
         """Say no: the node's own thread keeps the wrapped scheduler's books."""
@@ -126,6 +130,8 @@ class LeaderScheduler(Scheduler):
         self._bell.put(None)
         if node is not None:
             node.stop()
+        elif self._escort is not None:
+            self._escort.close()
 
 
 def _is_orphan() -> bool:

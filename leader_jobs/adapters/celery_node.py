@@ -40,9 +40,7 @@ class BeatNode:
         settings: its settings.
         scheduler: the class of the wrapped scheduler.
         arguments: what to make it with.
-
-    Raises:
-        ConfigurationError: metrics or hooks can not be had as the settings ask for them.
+        escort: what goes along with it, to be closed with it; without probes if None.
     """
 
     def __init__(
@@ -51,13 +49,14 @@ class BeatNode:
         settings: Settings,
         scheduler: type[Scheduler],
         arguments: dict[str, Any],
+        escort: Escort | None = None,
     ) -> None:
         self.pid: Final = os.getpid()
         self._app = app
         self._settings = settings
         self._clock: Clock = SystemClock()
         self._store = open_store(settings, clock=self._clock)
-        self._escort = Escort(settings, clock=self._clock)
+        self._escort = escort or Escort(settings, serve=False, clock=self._clock)
         place = place_of(
             settings,
             settings.election,
@@ -81,13 +80,7 @@ class BeatNode:
         self._thread = threading.Thread(target=self._run, name="leader-jobs-beat", daemon=True)
 
     def start(self) -> None:
-        """
-        Stand in the election from now on.
-
-        Raises:
-            ConfigurationError: probes can not be answered where the settings say.
-        """
-        self._escort.start()
+        """Stand in the election from now on."""
         self._thread.start()
 
     def look_after(self) -> None:
