@@ -5,6 +5,7 @@ An order is carried out in two steps, so that it can be put on record in between
 store, and then, for a moment, its effect is waited for.
 """
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -115,13 +116,13 @@ def warning(view: ElectionView, order: str) -> str:
 
 
 def heirs(view: ElectionView) -> tuple[Member, ...]:
-    """Return the candidates that leadership can be handed to: those ahead of the first foreign one."""
-    found: list[Member] = []
-    for member in view.candidates[1:]:
-        if member.foreign:
-            break
-        found.append(member)
-    return tuple(found)
+    """
+    Return the candidates that leadership can be handed to.
+
+    These are the living ones ahead of the first foreign one, which would not step back.
+    """
+    ours = itertools.takewhile(lambda member: not member.foreign, view.candidates[1:])
+    return tuple(member for member in ours if not member.suspended)
 
 
 # -- giving them ----------------------------------------------------------------------------------
