@@ -39,7 +39,7 @@ def test_a_commit_under_the_prefix_ends_a_wait(place: Place, prefix: str) -> Non
 
     order(place)
 
-    wait.result(within=1.0)
+    wait.result(within=2.0)
 
 
 def test_a_commit_through_the_same_store_ends_a_wait(place: Place) -> None:
@@ -49,7 +49,7 @@ def test_a_commit_through_the_same_store_ends_a_wait(place: Place) -> None:
 
     place.commit(Write("elsewhere", b""), Write("control/b", b""))
 
-    wait.result(within=1.0)
+    wait.result(within=2.0)
 
 
 def test_a_commit_elsewhere_is_no_news(place: Place) -> None:
@@ -84,8 +84,8 @@ def test_what_is_newer_already_ends_a_wait_at_once(place: Place) -> None:
     order(place)
     watch = place.store.watch(ELECTION, PREFIX)
 
-    waiting(watch, before).result(within=1.0)
-    waiting(watch, ABSENT).result(within=1.0)
+    waiting(watch, before).result(within=2.0)
+    waiting(watch, ABSENT).result(within=2.0)
 
 
 def test_the_newest_version_under_a_prefix_may_be_old(place: Place) -> None:
@@ -97,7 +97,7 @@ def test_the_newest_version_under_a_prefix_may_be_old(place: Place) -> None:
 
     assert not wait.over(within=0.2)
     order(place)
-    wait.result(within=1.0)
+    wait.result(within=2.0)
 
 
 def test_a_watch_is_used_again_and_again(place: Place) -> None:
@@ -106,13 +106,13 @@ def test_a_watch_is_used_again_and_again(place: Place) -> None:
     seen = ABSENT
     for _ in range(5):
         newer = order(place)
-        waiting(watch, seen).result(within=1.0)
+        waiting(watch, seen).result(within=2.0)
         seen = newer
 
     wait = waiting(watch, seen)
     assert not wait.over(within=0.1)
     watch.wake()
-    wait.result(within=1.0)
+    wait.result(within=2.0)
 
 
 def test_a_watch_ends_with_its_timeout(place: Place) -> None:
@@ -136,10 +136,10 @@ def test_wake_ends_the_wait_of_a_watch(place: Place) -> None:
     watch.wake()
 
     assert not early
-    wait.result(within=1.0)
+    wait.result(within=2.0)
     assert not others.over(within=0.1)
     other.wake()
-    others.result(within=1.0)
+    others.result(within=2.0)
 
 
 def test_wake_before_a_wait_ends_it(place: Place) -> None:
@@ -147,11 +147,11 @@ def test_wake_before_a_wait_ends_it(place: Place) -> None:
     watch = place.store.watch(ELECTION, PREFIX)
     for _ in range(2):
         watch.wake()
-        waiting(watch, ABSENT).result(within=1.0)
+        waiting(watch, ABSENT).result(within=2.0)
         wait = waiting(watch, ABSENT)
         assert not wait.over(within=0.1)
         watch.wake()
-        wait.result(within=1.0)
+        wait.result(within=2.0)
 
 
 def test_the_child_of_a_fork_watches_on_its_own(place: Place) -> None:
@@ -174,7 +174,7 @@ def test_the_child_of_a_fork_watches_on_its_own(place: Place) -> None:
     assert in_forked_child(child) == "False"
     assert not wait.over(within=0.1)
     order(place)
-    wait.result(within=1.0)
+    wait.result(within=2.0)
 
 
 def test_the_news_is_fast(place: Place) -> None:
@@ -194,7 +194,7 @@ def test_the_news_is_fast(place: Place) -> None:
             ELECTION, [Write("control/a", b"")], candidacy=None, deadline=place.within()
         )
         committed = place.clock.now()
-        took.append(wait.result(within=1.0) - committed)
+        took.append(wait.result(within=2.0) - committed)
 
     assert statistics.median(took) < 0.05, took
 

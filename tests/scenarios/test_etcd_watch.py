@@ -243,8 +243,8 @@ def test_a_busy_writer_does_not_keep_a_watch_busy(etcd: EtcdCluster, make_store:
 
     write(writer)
     following, silence = Background(follow), waiting(quiet, ABSENT)
-    until, commits = soon(1.0), 0
-    while CLOCK.now() < until:
+    began, commits = CLOCK.now(), 0
+    while CLOCK.now() < began + 1.0:
         write(writer)
         commits += 1
     over = True
@@ -252,7 +252,7 @@ def test_a_busy_writer_does_not_keep_a_watch_busy(etcd: EtcdCluster, make_store:
     following.result(2.0)
 
     assert commits > 50
-    assert returns <= 28
+    assert returns <= 20 * (CLOCK.now() - began) + 8
     assert not silence.over(within=0.0)
     quiet.wake()
     silence.result(1.0)

@@ -89,7 +89,7 @@ def test_another_process_is_heard(path: Path, store: SqliteStore) -> None:
 
         process.ask("write", key="control/a", value="2")
 
-        wait.result(within=1.0)
+        wait.result(within=2.0)
 
 
 def test_a_quiet_watch_does_not_look(store: SqliteStore) -> None:
@@ -123,7 +123,7 @@ def test_a_commit_under_way_is_not_missed(
         assert not wait.over(within=0.3)
         writer.execute("COMMIT")
 
-        wait.result(within=1.0)
+        wait.result(within=2.0)
 
 
 def test_who_holds_the_lock_does_not_make_a_watch_spin(
@@ -136,13 +136,13 @@ def test_who_holds_the_lock_does_not_make_a_watch_spin(
         frozen.execute("BEGIN IMMEDIATE")
         wait = waiting(watch, seen)
         assert not wait.over(within=0.3)
-        statements = traced(store)
+        statements, began = traced(store), CLOCK.now()
         assert not wait.over(within=1.0)
-        assert 2 <= statements.count("BEGIN") <= 25
+        assert 2 <= statements.count("BEGIN") <= 20 * (CLOCK.now() - began) + 6
         frozen.execute("ROLLBACK")
     write(other)
 
-    wait.result(within=1.0)
+    wait.result(within=2.0)
 
 
 def test_the_log_goes_and_comes_again(path: Path, store: SqliteStore) -> None:
@@ -159,7 +159,7 @@ def test_the_log_goes_and_comes_again(path: Path, store: SqliteStore) -> None:
     with StoreProcess(f"sqlite:///{path}") as process:
         process.ask("write", key="control/a", value="1")
 
-    wait.result(within=1.0)
+    wait.result(within=2.0)
 
 
 def test_a_database_that_takes_the_others_place(path: Path, store: SqliteStore) -> None:
@@ -174,7 +174,7 @@ def test_a_database_that_takes_the_others_place(path: Path, store: SqliteStore) 
         for _ in range(3):
             process.ask("write", key="control/a", value="1")
 
-        wait.result(within=1.0)
+        wait.result(within=2.0)
 
 
 def test_what_was_told_before_the_look_is_no_news_after_it(path: Path) -> None:
@@ -226,12 +226,12 @@ def test_without_descriptors_it_looks_now_and_then(
         wait = waiting(watch, seen)
         assert not wait.over(within=0.2)
         write(other)
-        wait.result(within=1.0)
+        wait.result(within=2.0)
 
         again = waiting(watch, write(other))
         assert not again.over(within=0.1)
         watch.wake()
-        again.result(within=1.0)
+        again.result(within=2.0)
     assert len(statements) < 100
 
 
@@ -248,7 +248,7 @@ def test_a_platform_without_inotify(
     assert is_open("inotify") == []
     write(other)
 
-    wait.result(within=1.0)
+    wait.result(within=2.0)
 
 
 @pytest.mark.parametrize("trouble", ["no folder", "no database"])
@@ -347,7 +347,7 @@ def test_the_child_of_a_fork_leaves_the_descriptors_alone(store: SqliteStore) ->
     wait = waiting(watch, ABSENT)
     assert not wait.over(within=0.1)
     write(store)
-    wait.result(within=1.0)
+    wait.result(within=2.0)
 
 
 # -- greenlets --------------------------------------------------------------------------------------
