@@ -18,7 +18,6 @@ from leader_jobs.clock import Clock, SystemClock
 from leader_jobs.config import Settings
 from leader_jobs.control import Control
 from leader_jobs.exceptions import ConfigurationError, LeaderJobsError, StoreError, StoreUnusable
-from leader_jobs.names import check_election
 from leader_jobs.observatory import Observatory
 from leader_jobs.stores.base import Store
 from leader_jobs.stores.factory import open_store, sqlite_path
@@ -79,7 +78,7 @@ class Call:
     @property
     def election(self) -> str:
         """The election it is about."""
-        return check_election(self.settings.election)
+        return self.settings.election
 
     @property
     def job(self) -> str | None:

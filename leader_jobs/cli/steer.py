@@ -76,7 +76,7 @@ def _order(call: Call, write: Callable[[Control], int], done: str) -> int:
         began = call.clock.now()
         version = write(control)
         receipt = control.wait_heard(version, within=call.options.wait)
-        took = call.clock.now() - began
+        took = _since(call, began)
         if receipt is None:
             outcome = Outcome(message=f"{what} {done}; {_unheard(call, store)}")
         else:
@@ -157,7 +157,7 @@ def _request(
         control = call.control(store)
         began = call.clock.now()
         request = control.wait_answer(ask(control), within=wait)
-        took = call.clock.now() - began
+        took = _since(call, began)
         if request.answer is None:
             outcome = Outcome(message=_unanswered(call, store, request))
         elif request.answer is not Answer.OBEYED:
@@ -212,6 +212,11 @@ def _succeeded(
 
 
 # -- the answer -----------------------------------------------------------------------------------
+
+
+def _since(call: Call, moment: float) -> float:
+    """Return the seconds since *moment*, as exactly as there is any sense in."""
+    return round(call.clock.now() - moment, 6)
 
 
 def _leader(call: Call, store: Store) -> Leader | None:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from shlex import quote
 from typing import Final
 
 from leader_jobs.clock import Clock
@@ -230,7 +231,7 @@ def _rights_and_leases(
             yield problem(
                 "squatter",
                 f"the key {key} has no lease: whoever stands behind it never leads",
-                f"etcdctl del {key}",
+                f"etcdctl del -- {quote(key)}",
             )
     granted = checkup.granted(settings.ttl)
     yield _grant(settings.ttl, granted)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import timedelta
+from shlex import quote
 from typing import Final
 
 from leader_jobs.doctor.findings import Finding, fine, problem, warning
@@ -73,7 +74,7 @@ def _candidates(view: ElectionView) -> Iterator[Finding]:
 
 def _pauses(view: ElectionView) -> Iterator[Finding]:
     paused = [(f"election {view.election!r}", "", view.pause)]
-    paused += [(f"job {job.name!r}", f" '{job.name}'", job.pause) for job in view.jobs]
+    paused += [(f"job {job.name!r}", f" {quote(job.name)}", job.pause) for job in view.jobs]
     for what, argument, pause in paused:
         if pause is not None:
             yield _pause(view, what, argument, pause)

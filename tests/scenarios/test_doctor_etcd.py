@@ -1,5 +1,6 @@
 """The doctor visits real clusters: healthy ones, and ones where something is the matter."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -127,14 +128,16 @@ def test_what_stands_in_an_election(etcd: EtcdCluster, namespace: str, tmp_path:
     with Fleet(tmp_path, etcd.url, ttl=30.0, namespace=namespace) as fleet:
         fleet.start("late", skew=-9.0)
         _, leader = fleet.leader()
-        squatter = f"{namespace}/elections/default/squatter"
+        squatter = f"{namespace}/elections/default/squatter; reboot"
         etcd.etcdctl("put", squatter, "hello")
         fleet.await_run(leader.token)
         found = visit(*etcd.endpoints, namespace=namespace)
 
-    assert told(found, "squatter", Level.PROBLEM) == [
+    (problem,) = [finding for finding in found if finding.check == "squatter"]
+    assert problem.message == (
         f"the key {squatter} has no lease: whoever stands behind it never leads"
-    ]
+    )
+    assert etcd.etcdctl(*shlex.split(problem.remedy)[1:]) == "1\n"
     assert told(found, "foreign", Level.WARNING) == [
         "candidates of another program stand in line: hello"
     ]

@@ -92,7 +92,7 @@ def test_a_healthy_election() -> None:
         ({"candidates": (member("a"), member("go", 1, foreign=True))}, "foreign", "go", "end that"),
         ({"members": (member("w", None, version="0.9"),)}, "nodes", "0.9, 1.0", "deployment"),
         ({"pause": LONG_AGO}, "paused", "by ada (poison), since 3 d ago", "leader-jobs resume"),
-        ({"jobs": (JobView(name="x", pause=LONG_AGO),)}, "paused", "job 'x'", "resume 'x'"),
+        ({"jobs": (JobView(name="x", pause=LONG_AGO),)}, "paused", "job 'x'", "resume x"),
         (
             {"jobs": (JobView(name="x", overdue=True),)},
             "jobs",
