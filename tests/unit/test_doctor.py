@@ -3,7 +3,7 @@
 import os
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -13,7 +13,7 @@ import pytest
 
 from leader_jobs.clock import SystemClock
 from leader_jobs.config import Settings
-from leader_jobs.doctor import Finding, Level, examine
+from leader_jobs.doctor import Finding, Level, cluster, examine
 from leader_jobs.doctor.clocks import Heard, listening
 from leader_jobs.doctor.cluster import known_bugs
 from leader_jobs.doctor.elections import examine_election
@@ -22,6 +22,8 @@ from leader_jobs.orders import Pause
 from leader_jobs.overview import ElectionView, JobView, Member
 from leader_jobs.records import JobRecord, OccurrenceRecord, State, job_key
 from leader_jobs.stores.base import Write
+from leader_jobs.stores.etcd_checkup import Expiry
+from leader_jobs.stores.etcd_checkup import Member as EtcdMember
 from leader_jobs.stores.factory import open_store
 from leader_jobs.stores.memory import MemoryStore
 from leader_jobs.stores.sqlite_checkup import Files, Owned, look_at_files
@@ -146,6 +148,71 @@ def test_pauses_that_nobody_forgot() -> None:
 def test_known_bugs_of_leases(version: str, bugs: list[str]) -> None:
     """From their first version up to but without the one that fixed them."""
     assert [text.partition("etcd#")[2].rstrip(")") for text in known_bugs(version)] == bugs
+
+
+# -- what a cluster says of itself ----------------------------------------------------------------
+
+MEMBER = EtcdMember(
+    version="3.6.5",
+    cluster=1,
+    id=2,
+    leader=2,
+    learner=False,
+    size=2**20,
+    quota=None,
+    errors=(),
+    round_trip=0.002,
+    clock=(-0.4, 0.6),
+)
+
+
+@pytest.mark.parametrize(
+    ("finding", "level", "said"),
+    [
+        (cluster._reached("e", MEMBER), Level.OK, "a consistent read takes 2 ms"),
+        (cluster._reached("e", replace(MEMBER, leader=0)), Level.PROBLEM, "knows no leader"),
+        (cluster._reached("e", replace(MEMBER, learner=True)), Level.WARNING, "is a learner"),
+        (cluster._grant(15.0, 15.0), Level.OK, "a ttl of 15 s is granted"),
+        (cluster._grant(3.0, 8.0), Level.WARNING, "of a ttl of 3 s the cluster makes 8 s"),
+        (cluster._pace(15.0, 0.002), Level.OK, "a call takes 2 ms"),
+        (cluster._pace(15.0, 1.2), Level.PROBLEM, "one that takes 1.0 s is given up"),
+        (cluster._pace(3.0, 0.55), Level.PROBLEM, "so leases run out"),
+        (cluster._expiry(Expiry(2.0, 2.4)), Level.OK, "of 2 s ran out after 2.4 s"),
+        (cluster._expiry(Expiry(2.0, None)), Level.PROBLEM, "is never replaced"),
+        (cluster._expiry(Expiry(2.0, 1.5)), Level.PROBLEM, "two may lead at once"),
+    ],
+)
+def test_what_a_cluster_says(finding: Finding, level: Level, said: str) -> None:
+    """Each fact becomes a finding, with a remedy unless it is fine."""
+    assert finding.level is level
+    assert said in finding.message
+    assert bool(finding.remedy) == (level is not Level.OK)
+
+
+@pytest.mark.parametrize(
+    ("changes", "judge_", "said"),
+    [
+        ({"version": "3.3.25"}, cluster._versions, "is too old"),
+        ({"size": 1_900 * 2**20}, cluster._room, "unless it was told otherwise"),
+        ({"size": 90, "quota": 100}, cluster._room, "it takes no writes any more"),
+        ({"errors": ("NOSPACE",)}, cluster._room, "says: NOSPACE"),
+        ({"clock": (2.1, 3.1)}, cluster._clocks, "this host's clock is 2.1 s behind that of e"),
+        (
+            {"clock": (-40.0, -39.0)},
+            cluster._clocks,
+            "this host's clock is 39 s ahead of that of e",
+        ),
+    ],
+)
+def test_what_may_be_wrong_with_a_member(
+    changes: dict[str, object],
+    judge_: Callable[[dict[str, EtcdMember]], Iterator[Finding]],
+    said: str,
+) -> None:
+    """It is named; a member without any of this is fine."""
+    assert bad(judge_({"e": MEMBER})) == {}
+    (finding,) = bad(judge_({"e": replace(MEMBER, **changes)})).values()  # type: ignore[arg-type]
+    assert said in finding.message
 
 
 # -- the embedded store ---------------------------------------------------------------------------
