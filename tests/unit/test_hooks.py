@@ -255,8 +255,11 @@ def test_a_command_that_went_away_is_an_error_in_the_log(
 
 def test_the_end_waits_for_what_is_left_to_tell(make: Make, diary: Diary) -> None:
     """The process that leaves still says that it has stepped down."""
-    hooks = make(elected="sleep 0.1", stepped_down="sleep 0.2; echo stepped down >$D")
+    hooks = make(
+        elected="echo elected >$D; sleep 0.1", stepped_down="sleep 0.2; echo stepped down >$D"
+    )
     hooks(won(1))
+    assert diary.line() == "elected"  # else neither would be told
     hooks(ended(1, reason="resigned"))
     closing = Background(hooks.close)
     assert diary.line() == "stepped down"
