@@ -22,6 +22,10 @@ help: ## list the targets
 demo: $(VENV)/with-demo ## kill, freeze and stop leaders for 40 s and count what the jobs did (STAY=1: stay up)
 	@cd example_project && $(abspath $(BIN))/python -m demo $(if $(filter-out 0,$(STAY)),--stay) $(ARGS)
 
+.PHONY: screenshots
+screenshots: $(VENV)/with-test ## play the demo and take the pictures in docs/images; needs chromium and chromedriver
+	@cd example_project && $(abspath $(BIN))/python -m demo --pictures $(abspath docs/images) $(ARGS)
+
 .PHONY: test
 test: $(VENV)/with-test ## run the tests (ARGS="-k sqlite -x": arguments for pytest)
 	$(BIN)/python -m pytest $(ARGS)

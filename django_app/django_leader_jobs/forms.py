@@ -12,11 +12,11 @@ __all__ = ["Form", "PauseForm", "TransferForm"]
 
 _LONGEST: Final = 500
 _LASTS: Final = (
-    ("", "somebody resumes"),
-    ("15", "in 15 minutes"),
-    ("60", "in 1 hour"),
-    ("240", "in 4 hours"),
-    ("1440", "in 24 hours"),
+    ("", "when somebody resumes it"),
+    ("15", "after 15 minutes"),
+    ("60", "after 1 hour"),
+    ("240", "after 4 hours"),
+    ("1440", "after 24 hours"),
 )
 
 
@@ -33,9 +33,9 @@ class PauseForm(Form):
         help_text="For whoever comes across the pause. Everybody who may see elections sees it.",
         widget=forms.TextInput(attrs={"class": "vTextField", "autocomplete": "off"}),
     )
-    lasts = forms.ChoiceField(label="Until", required=False, choices=_LASTS)
+    lasts = forms.ChoiceField(label="It ends", required=False, choices=_LASTS)
     until = forms.DateTimeField(
-        label="Or until",
+        label="Or at",
         required=False,
         help_text="A time of day on the clock that this page shows.",
         widget=forms.DateTimeInput(attrs={"type": "datetime-local"}, format="%Y-%m-%dT%H:%M"),

@@ -6,14 +6,16 @@ lose it. Marks have a shape each, so that colour says nothing that is not said o
 that comes from the store goes through `format_html` or `escape`.
 """
 
+import functools
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Final
 
+from django.utils import timezone
 from django.utils.html import escape, format_html
 from django.utils.safestring import SafeString, mark_safe
 
-from django_leader_jobs.words import at
+from django_leader_jobs.words import at, zone
 from leader_jobs.durations import how_long
 from leader_jobs.records import OccurrenceRecord, State
 from leader_jobs.report import took
@@ -22,6 +24,8 @@ __all__ = ["lease_bar", "mark", "strip", "tell"]
 
 _WIDE: Final = 8
 _HIGH: Final = 24
+#: For how many occurrences it is remembered what is told of them; each takes some 600 bytes.
+_MOST: Final = 10_000
 
 
 def lease_bar(remaining: float, ttl: float) -> SafeString:
@@ -57,7 +61,12 @@ def strip(entries: Sequence[OccurrenceRecord], now: datetime, *, slots: int = 0)
     """
     room = max(slots, len(entries), 1)
     first = room - len(entries)
-    marks = "".join(_mark_at(first + n, entry, now) for n, entry in enumerate(entries))
+    # Whatever the time, all that is said on one day is the same, and need not be put together anew.
+    noon = timezone.localtime(now).replace(hour=12, minute=0, second=0, microsecond=0)
+    here = zone()
+    marks = "".join(
+        _mark_at(first + n, entry, _title(entry, noon, here)) for n, entry in enumerate(entries)
+    )
     width = room * _WIDE
     return mark_safe(  # noqa: S308  numbers, and what _mark_at escaped
         f'<svg class="lj-marks" viewBox="0 0 {width} {_HIGH}" width="{width}" height="{_HIGH}"'
@@ -94,13 +103,16 @@ def tell(entry: OccurrenceRecord, now: datetime) -> str:
     return text if said else f"{text}; {entry.reason}"
 
 
-def _mark_at(slot: int, entry: OccurrenceRecord, now: datetime) -> str:
+def _mark_at(slot: int, entry: OccurrenceRecord, title: str) -> str:
     x = slot * _WIDE
     asked = f'<use href="#lj-asked" x="{x}"></use>' if entry.asked_by else ""
-    return (
-        f'<g><title>{escape(tell(entry, now))}</title><use href="#lj-{entry.state.value}"'
-        f' x="{x}"></use>{asked}</g>'
-    )
+    return f'<g>{title}<use href="#lj-{entry.state.value}" x="{x}"></use>{asked}</g>'
+
+
+@functools.lru_cache(maxsize=_MOST)
+def _title(entry: OccurrenceRecord, noon: datetime, _zone: str) -> str:
+    """Return what is told of an occurrence on the day of *noon*, in a time zone."""
+    return f"<title>{escape(tell(entry, noon))}</title>"
 
 
 def _sum(entries: Iterable[OccurrenceRecord]) -> str:

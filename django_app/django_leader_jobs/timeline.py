@@ -20,6 +20,7 @@ __all__ = ["SPANS", "Lane", "Timeline", "timeline"]
 
 #: The stretches of time that the picture of the terms may show, by name; None: all there is.
 SPANS: Final = {
+    "1min": timedelta(minutes=1),
     "10min": timedelta(minutes=10),
     "1h": timedelta(hours=1),
     "6h": timedelta(hours=6),

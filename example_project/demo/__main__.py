@@ -22,6 +22,12 @@ def main() -> int:
         "--calm", type=float, default=7.0, help="seconds between two acts (default: 7)"
     )
     parser.add_argument("--stay", action="store_true", help="keep the site up until Ctrl-C")
+    parser.add_argument(
+        "--pictures",
+        type=Path,
+        metavar="FOLDER",
+        help="take pictures of the admin pages (selenium)",
+    )
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, _leave)
     folder = Path(tempfile.mkdtemp(prefix="leader-jobs-demo-"))
@@ -32,7 +38,8 @@ def main() -> int:
     from demo.show import INTERRUPTED, run
 
     try:
-        return run(folder, Timetable(options.ttl, options.calm), _NODES, stay=options.stay)
+        times = Timetable(options.ttl, options.calm)
+        return run(folder, times, _NODES, stay=options.stay, pictures=options.pictures)
     except KeyboardInterrupt:  # a second one, while nodes were being stopped: they are killed
         return INTERRUPTED
 

@@ -26,7 +26,8 @@ class Account:
         run: how many of them left a row in the `WorkLog`.
         doubled: how many rows there are beyond one for each instant.
         missed: the instants that left no row and of which the ledger has nothing to say.
-        unplanned: the instants that left a row although the schedule does not have them.
+        unplanned: the instants that left a row although the schedule does not have them, and nobody
+            asked for a run there.
         settled: how many left no row, by what the ledger says of them: interrupted, coalesced,
             skipped, failed; or claimed, if the last node stopped before it came to them.
     """
@@ -51,6 +52,7 @@ def account(job: Job, observer: Observer) -> Account:
         planned = set(_instants(job.schedule, first, record.cursor))
     said = dict(_said(job.schedule, entries))
     without = planned - rows.keys()
+    asked = {entry.planned_at for entry in entries if entry.asked_by}
     silent = [i for i in without if said.get(i, State.SUCCEEDED) is State.SUCCEEDED]
     return Account(
         job=job.name,
@@ -58,7 +60,7 @@ def account(job: Job, observer: Observer) -> Account:
         run=len(planned & rows.keys()),
         doubled=rows.total() - len(rows),
         missed=tuple(sorted(silent)),
-        unplanned=tuple(sorted(rows.keys() - planned)),
+        unplanned=tuple(sorted(rows.keys() - planned - asked)),
         settled=Counter(said[instant] for instant in without.difference(silent)),
     )
 

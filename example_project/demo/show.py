@@ -13,6 +13,7 @@ from django.core.management import call_command
 
 from demo.accounts import account
 from demo.observer import Observer
+from demo.pictures import Site, take_pictures
 from demo.processes import Cast, Process
 from demo.screen import Screen, open_screen
 from demo.script import PlayFailed, Script, Timetable
@@ -30,7 +31,14 @@ _LAST_LINES: Final = 30
 INTERRUPTED: Final = 130
 
 
-def run(folder: Path, times: Timetable, names: Sequence[str], *, stay: bool) -> int:
+def run(
+    folder: Path,
+    times: Timetable,
+    names: Sequence[str],
+    *,
+    stay: bool,
+    pictures: Path | None = None,
+) -> int:
     """
     Give one performance.
 
@@ -39,6 +47,7 @@ def run(folder: Path, times: Timetable, names: Sequence[str], *, stay: bool) -> 
         times: how long things take.
         names: of the nodes.
         stay: whether to keep the site up, and serve its pages, until Ctrl-C.
+        pictures: a folder that pictures of the admin pages go to; None: none are taken.
 
     Returns:
         The exit code: 0 only if every act went well and nothing was doubled or missed.
@@ -53,9 +62,8 @@ def run(folder: Path, times: Timetable, names: Sequence[str], *, stay: bool) -> 
             script = Script(cast, observer, screen, clock=clock, times=times, databases=databases)
             try:
                 script.play()
-                if stay:
-                    with _pages(folder, screen):
-                        script.stay()
+                if stay or pictures is not None:
+                    _receive(folder, script, screen, stay=stay, pictures=pictures)
             except KeyboardInterrupt:
                 interrupted = not stay
                 screen.say("Ctrl-C: stopping all nodes")
@@ -87,18 +95,29 @@ def _judge(observer: Observer) -> list[str]:
     return found
 
 
+def _receive(
+    folder: Path, script: Script, screen: Screen, *, stay: bool, pictures: Path | None
+) -> None:
+    """Let people see the site, or take pictures of it."""
+    with _pages(folder) as site:
+        if pictures is not None:
+            take_pictures(site, pictures)
+        if stay:
+            screen.say(f"{site.url} until Ctrl-C ({site.login})")
+            script.stay()
+
+
 @contextmanager
-def _pages(folder: Path, screen: Screen) -> Iterator[None]:
+def _pages(folder: Path) -> Iterator[Site]:
     """Serve the site's pages on a free port of this host."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    password = secrets.token_urlsafe(6)
-    User.objects.create_superuser("demo", password=password)
+    site = Site(address, "demo", secrets.token_urlsafe(6))
+    User.objects.create_superuser(site.user, password=site.password)
     server = Process("server", ("runserver", "--noreload", address), folder)
     server.start()
     try:
-        screen.say(f"http://{address}/ until Ctrl-C (admin: user demo, password {password})")
-        yield
+        yield site
     finally:
         server.end()
 
