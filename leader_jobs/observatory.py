@@ -14,6 +14,7 @@ from itertools import chain
 from typing import Final
 
 from leader_jobs.clock import Clock
+from leader_jobs.exceptions import StoreRefused
 from leader_jobs.histories import Histories, Kept, entries
 from leader_jobs.jsonrecords import UnreadableRecord
 from leader_jobs.leaders import Leader
@@ -61,10 +62,21 @@ class Observatory:
         self._timeout = timeout
         self._histories = Histories(store)
 
-    def elections(self) -> tuple[Summary, ...]:
-        """Return all elections, by name."""
+    def elections(self, *, otherwise: Collection[str] = ()) -> tuple[Summary, ...]:
+        """
+        Return all elections, by name.
+
+        Args:
+            otherwise: those to show where this process may not list the store's, for its role is
+                confined to some; with none, that raises `StoreRefused`.
+        """
         deadline = self._limit()
-        names = self._store.elections(deadline=deadline)
+        try:
+            names = self._store.elections(deadline=deadline)
+        except StoreRefused:
+            if not otherwise:
+                raise
+            names = tuple(sorted(otherwise))
         survey = self._store.survey(names, JOBS_PREFIX, CONTROL_PREFIX, deadline=deadline)
         now = self._clock.utcnow()
         return tuple(self._summary(name, found, now) for name, found in survey.items())

@@ -72,8 +72,10 @@ class Lookout:
         self._seen: dict[tuple[str, ...], tuple[object, datetime]] = {}
 
     def elections(self) -> Sight[tuple[Summary, ...]]:
-        """Look at all elections."""
-        return self._look((), lambda observatory: observatory.elections())
+        """Look at all elections, the site's own among them."""
+        return self._look(
+            (), lambda observatory: observatory.elections(otherwise=(self._settings().election,))
+        )
 
     def election(self, name: str) -> Sight[ElectionView]:
         """Look at one election, with `RECENT` occurrences of each job."""

@@ -35,7 +35,7 @@ def status(call: Call) -> int:
 
 def _all(call: Call) -> int:
     with call.observatory() as observatory:
-        found = observatory.elections()
+        found = observatory.elections(otherwise=(call.election,))
     call.tell(elections_report(found), lambda: elections_page(found))
     idle = not found or any(summary.leader is None for summary in found)
     return REFUSED if call.options.exit_code and idle else DONE

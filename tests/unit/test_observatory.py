@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from leader_jobs.control import Control
-from leader_jobs.exceptions import ConfigurationError
+from leader_jobs.exceptions import ConfigurationError, StoreRefused
 from leader_jobs.ledger import Claim
 from leader_jobs.names import runners_of
 from leader_jobs.observatory import Observatory
@@ -456,3 +456,22 @@ def test_a_succession_after_a_death_took_no_longer_than_since_the_last_sign_of_l
 
     (_, successor) = observatory.election(ELECTION).terms
     assert (successor.took, successor.exact) == (4.0, False)
+
+
+class ConfinedStore(WatchedStore):
+    """A store that does not let this process list its elections."""
+
+    def elections(self, *, deadline: float) -> tuple[str, ...]:
+        """Refuse."""
+        msg = "etcd: permission denied"
+        raise StoreRefused(msg)
+
+
+def test_where_elections_can_not_be_listed_those_that_are_named_are_shown(
+    clock: ManualClock,
+) -> None:
+    """A role may be confined to its own; without a name there is nothing to show."""
+    confined = Observatory(ConfinedStore(clock), clock=clock)
+    assert [summary.election for summary in confined.elections(otherwise=("mine",))] == ["mine"]
+    with pytest.raises(StoreRefused):
+        confined.elections()
