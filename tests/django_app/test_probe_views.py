@@ -15,6 +15,7 @@ from leader_jobs.clock import SystemClock
 from leader_jobs.config import application
 from leader_jobs.standing import place_of
 from leader_jobs.stores.factory import open_store
+from leader_jobs.vitals import vitals
 
 CLOCK = SystemClock()
 urlpatterns = [path("leader-jobs/", include("django_leader_jobs.urls"))]
@@ -25,6 +26,7 @@ pytestmark = pytest.mark.urls(__name__)
 def _client(settings: Any, tmp_path: Path) -> Iterator[Client]:
     """Return a browser of a site whose store is a file."""
     settings.LEADER_JOBS = {"STORE": f"sqlite:///{tmp_path}/store.sqlite3", "NODE": "web-1"}
+    vitals.forget_all()  # whatever other tests left standing is none of this site's
     probing._probes.cache_clear()
     yield Client()
     probing._probes().close()

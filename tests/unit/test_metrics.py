@@ -194,8 +194,8 @@ def test_the_default_registry_on_request_only() -> None:
     """A program that exposes that one decides by itself; a second request changes nothing."""
     name = "leader_jobs_terms_total"
     metrics = metrics_of_process()
-    metrics(ElectionWon("default", "n1", 1))
-    who = {"election": "default", "node": "n1"}
+    metrics(ElectionWon("default", "alone", 1))
+    who = {"election": "default", "node": "alone"}
     assert REGISTRY.get_sample_value(name, who) is None
     publish()
     publish()
