@@ -129,11 +129,9 @@ def test_what_settings_and_environment_say(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--probe-port", "1.5"), "invalid int value"),
         (("--probe-port", "70000"), "probe_port is 70000; it must be between 0 and 65535"),
         (("--probe-port", "0", "--probe-host", "192.0.2.1"), "can not listen there"),
         (("--on-elected", "no-such-command"), "there is no command 'no-such-command'"),
-        (("--on-stepped-down", "'"), "No closing quotation"),
     ],
 )
 def test_refusals(tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
