@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SOURCES := leader_jobs django_app tests benchmarks example_project docs
 PEERS := .cache/bench-celery
-BENCHMARKS := calls ticks takeover standbys control pages
+BENCHMARKS := calls ticks takeover standbys control pages admin_pages
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
