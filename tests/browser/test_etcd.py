@@ -35,7 +35,8 @@ def test_a_takeover_an_order_and_an_outage_are_seen(
         member.kill()
         browser.wait_for("The store does not answer", ".lj-hero h2")
         assert "What follows was last seen at" in browser.say()
-        assert f"{other.name} leads" in browser.say()
+        assert f"Last known: {other.name} leads" in browser.say()
+        assert browser.barriers(".lj") == []
         assert browser.all(".lj a.lj-button") == []
         member.start()
         member.wait_healthy()

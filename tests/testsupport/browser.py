@@ -45,8 +45,8 @@ addEventListener("securitypolicyviolation", (event) => {
 });
 """
 _AXE: Final = """
-const done = arguments[arguments.length - 1];
-axe.run(document, { resultTypes: ["violations"] }).then(
+const [within, done] = arguments;
+axe.run(within, { resultTypes: ["violations"] }).then(
   (found) => done(found.violations.filter((v) => ["serious", "critical"].includes(v.impact)).map(
     (v) => `${v.id} (${v.impact}): ${v.nodes.map((n) => n.html + " " + n.failureSummary).join(" | ")}`)),
   (error) => done([String(error)]));
@@ -106,7 +106,7 @@ class Browser:
         """Return all of them."""
         return self.driver.find_elements(By.CSS_SELECTOR, selector)
 
-    def click(self, text: str, within: str = "main") -> None:
+    def click(self, text: str, within: str = "#main") -> None:
         """Click the link or the button that says *text*, as soon as it is there."""
         path = (
             f"//*[self::a or self::button][normalize-space()='{text}' or "
@@ -123,7 +123,7 @@ class Browser:
         """Run a script in the page, and return what it returns."""
         return self.driver.execute_script(script, *arguments)
 
-    def say(self, selector: str = "main") -> str:
+    def say(self, selector: str = "#main") -> str:
         """Return the text that is seen in an element."""
         return str(
             self.run("return document.querySelector(arguments[0])?.innerText ?? ''", selector)
@@ -141,7 +141,7 @@ class Browser:
         except TimeoutException:
             pytest.fail(f"{otherwise} within {within} s, on:\n{self.say('body')}")
 
-    def wait_for(self, text: str, selector: str = "main", within: float = _PATIENCE) -> None:
+    def wait_for(self, text: str, selector: str = "#main", within: float = _PATIENCE) -> None:
         """Wait until an element says *text*."""
         self.wait(lambda: text in self.say(selector), f"{text!r} is not said", within)
 
@@ -158,10 +158,10 @@ class Browser:
     def _log(self) -> list[dict[str, Any]]:
         return list(self.driver.get_log("browser"))  # type: ignore[no-untyped-call]
 
-    def barriers(self) -> list[str]:
-        """Return what axe-core finds on the page that is a serious or critical barrier to somebody."""
+    def barriers(self, within: str) -> list[str]:
+        """Return what axe-core finds in an element that is a serious or critical barrier to somebody."""
         self.run((files("axe_core_python") / "axe.min.js").read_text())
-        return list(self.driver.execute_async_script(_AXE))
+        return list(self.driver.execute_async_script(_AXE, within))
 
     def overflow(self) -> int:
         """Return by how many pixels the page is wider than the screen."""

@@ -8,6 +8,7 @@
 (() => {
   const EVERY = 1000;
   const EVERY_IN_TROUBLE = 3000;
+  const SHARE = 4; // a page that takes long to make is asked for less often: the server is for others, too
   const MOST = 15000;
   const TIMEOUT = 6000;
   const COUNT_EVERY = matchMedia("(prefers-reduced-motion: reduce)").matches ? 1000 : 100;
@@ -87,6 +88,7 @@
   function ask() {
     clearTimeout(timer);
     if (asking || document.hidden) return;
+    const began = performance.now();
     const request = (asking = new XMLHttpRequest());
     request.open("GET", live.dataset.url);
     request.responseType = "document"; // parsed by the browser; scripts in it do not run
@@ -94,18 +96,18 @@
     request.onloadend = () => {
       asking = null;
       const fresh = request.status === 200 && request.response ? request.response.getElementById("lj-live") : null;
-      if (fresh) succeed(fresh);
+      if (fresh) succeed(fresh, performance.now() - began);
       else if (request.status === 403 || request.status === 404 || request.status === 200) giveUp(request.status);
       else fail();
     };
     request.send();
   }
 
-  function succeed(fresh) {
+  function succeed(fresh, took) {
     failures = 0;
     show(fresh);
     say("Live", "lj-on");
-    timer = setTimeout(ask, live.classList.contains("lj-stale") ? EVERY_IN_TROUBLE : EVERY);
+    timer = setTimeout(ask, Math.max(live.classList.contains("lj-stale") ? EVERY_IN_TROUBLE : EVERY, SHARE * took));
   }
 
   function fail() {
