@@ -91,7 +91,8 @@ class Candidate:
         self._herald = Herald(self.election, self.node, self._observers)
         self._lock = threading.RLock()
         self._stopping = threading.Event()
-        self._leave = threading.Event()
+        #: Set when the present candidacy is to be given up, or is lost.
+        self._over = threading.Event()
         self._terms = TermQueue(self._clock)
         self._term: Term | None = None
         self._candidacy: Candidacy | None = None
@@ -206,7 +207,7 @@ class Candidate:
         """
         if self._pid == os.getpid():
             self._end_term(EndReason.RESIGNED)
-            self._leave.set()
+            self._over.set()
             self._wake()
 
     def stop(self, timeout: float = _STOP_LIMIT) -> None:
@@ -219,7 +220,7 @@ class Candidate:
             return
         self._end_term(EndReason.RESIGNED)
         self._stopping.set()
-        self._leave.set()
+        self._over.set()
         self.release()
         self._wake()
         if self._thread is not threading.current_thread():
@@ -256,7 +257,7 @@ class Candidate:
         """Take note that *term* is lost: the store refused something done under it."""
         if self._pid == os.getpid() and self._term is term:
             self._end_term(EndReason.LOST)
-            self._leave.set()
+            self._over.set()
             self._wake()
 
     # -- the campaign thread ----------------------------------------------------------------------
@@ -294,7 +295,7 @@ class Candidate:
 
     def _stand(self, candidacy: Candidacy) -> Candidacy | None:
         """Go through one candidacy to its withdrawal; return the next one if it is there already."""
-        self._leave.clear()
+        over = self._over = threading.Event()
         renewer = Renewer(
             store=self._store,
             candidacy=candidacy,
@@ -302,6 +303,7 @@ class Candidate:
             announce_suspended=self._herald.suspended,
             announce_resumed=self._herald.resumed,
             announce_renewed=self._herald.renewed,
+            over=over,
         )
         self._candidacy = candidacy
         try:
@@ -320,7 +322,7 @@ class Candidate:
 
     def _watch_over(self, candidacy: Candidacy, renewer: Renewer) -> None:
         try:
-            while not self._done(renewer):
+            while not self._done():
                 self._look(candidacy, renewer)
         except CandidacyLost as error:
             self._herald.candidacy_lost(error)
@@ -338,8 +340,8 @@ class Candidate:
         except StoreError:
             return None  # the campaign goes on trying, and says so
 
-    def _done(self, renewer: Renewer) -> bool:
-        return self._stopping.is_set() or self._leave.is_set() or renewer.over.is_set()
+    def _done(self) -> bool:
+        return self._stopping.is_set() or self._over.is_set()
 
     def _look(self, candidacy: Candidacy, renewer: Renewer) -> None:
         """See where we stand, lead if it is our turn, and wait until that may have changed."""
@@ -363,9 +365,9 @@ class Candidate:
             _log.debug("election %r: no look at the electorate: %s", self.election, error)
             soon = min(timing.call_timeout, _FIRST_PAUSE)
             pause = timing.renew_every if error.lasting else soon
-            self._clock.wait(renewer.over, pause)
+            self._clock.wait(self._over, pause)
             return
-        if not self._done(renewer):
+        if not self._done():
             self._store.wait(candidacy, standing, timeout=timing.look_every)
 
     def _take_turn(self, candidacy: Candidacy, renewer: Renewer) -> None:
@@ -376,13 +378,13 @@ class Candidate:
             self._begin_term(renewer)
         else:
             self._herald.steps_back(heir)
-            self._leave.set()
+            self._over.set()
 
     def _begin_term(self, renewer: Renewer) -> None:
         term = renewer.begin_term()
         if not term.active:  # the confirmation took longer than the lease is worth
-            renewer.over.set()
-        if self._done(renewer):
+            self._over.set()
+        if self._done():
             return
         self._term = self._led = term
         held_terms.post(term)

@@ -35,6 +35,7 @@ class Renewer:
         announce_suspended: called with term and error when renewals begin to fail in a term.
         announce_resumed: called with the term when they work again.
         announce_renewed: called with the term, and the seconds it took, after each that worked.
+        over: set when the candidacy is over: lost, or a term of it ran into its deadline.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Renewer:
         announce_suspended: Callable[[Term, StoreError], None],
         announce_resumed: Callable[[Term], None],
         announce_renewed: Callable[[Term, float], None] = lambda _term, _took: None,
+        over: threading.Event | None = None,
     ) -> None:
         self._store = store
         self._candidacy = candidacy
@@ -57,8 +59,7 @@ class Renewer:
         self._term: Term | None = None
         self._good_until = clock.now() + candidacy.ttl
         self._stop = threading.Event()
-        #: Set when the candidacy is over: lost, or a term of it ran into its deadline.
-        self.over = threading.Event()
+        self.over = over or threading.Event()
 
     def start(self) -> None:
         """Renew on a daemon thread from now on."""
