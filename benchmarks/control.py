@@ -42,7 +42,7 @@ def _line(fleet: Fleet) -> list[str]:
 
 def _orders(fleet: Fleet, control: Control, trials: int) -> list[float]:
     """Pause and resume; return the seconds until the leader had acknowledged."""
-    took = []
+    took: list[float] = []
     for _ in range(trials // 2):
         for order in (control.pause, control.resume):
             began = _CLOCK.now()
@@ -54,7 +54,7 @@ def _orders(fleet: Fleet, control: Control, trials: int) -> list[float]:
 
 def _runs(fleet: Fleet, control: Control, trials: int) -> list[float]:
     """Have a job run; return the seconds until the leader had answered."""
-    took = []
+    took: list[float] = []
     while len(took) < trials:
         began = _CLOCK.now()
         request = control.wait_answer(control.run_now("latest"), within=_WITHIN)
@@ -67,7 +67,7 @@ def _runs(fleet: Fleet, control: Control, trials: int) -> list[float]:
 def _transfers(fleet: Fleet, control: Control, trials: int) -> tuple[list[float], list[float]]:
     """Hand over to the last in line; return the seconds without a leader, and until the heir led."""
     begun = _CLOCK.utcnow()
-    took = []
+    took: list[float] = []
     for _ in range(trials):
         heir = _line(fleet)[-1]
         began = _CLOCK.now()

@@ -83,7 +83,7 @@ class OrderBook:
     @property
     def known(self) -> Orders:
         """The orders as last read; none at all before the first look of a term."""
-        return self._orders or Orders()
+        return self._orders or Orders.none()
 
     def is_paused(self) -> bool:
         """

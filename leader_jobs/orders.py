@@ -12,7 +12,7 @@ begins at the newest version seen misses nothing.
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final, Self
@@ -259,12 +259,12 @@ class Orders:
         heir: who is to lead next, if that was ordered and is not done.
     """
 
-    version: int = 0
-    election: Pause | None = None
-    jobs: Mapping[str, Pause] = field(default_factory=dict)
-    requests: tuple[Request, ...] = ()
-    versions: Mapping[str, int] = field(default_factory=dict)
-    heir: Heir | None = None
+    version: int
+    election: Pause | None
+    jobs: Mapping[str, Pause]
+    requests: tuple[Request, ...]
+    versions: Mapping[str, int]
+    heir: Heir | None
 
     def pause_of(self, job: str | None, now: datetime) -> Pause | None:
         """Return the pause of *job* itself (None: of the election) if one is in force at *now*."""
@@ -279,6 +279,11 @@ class Orders:
         """Return when the next pause that is in force ends by itself."""
         pauses = [p for p in (self.election, *self.jobs.values()) if p is not None and p.holds(now)]
         return min((p.until for p in pauses if p.until is not None), default=None)
+
+    @classmethod
+    def none(cls) -> Self:
+        """Return what there is where nobody ordered anything."""
+        return cls(version=0, election=None, jobs={}, requests=(), versions={}, heir=None)
 
     @classmethod
     def read(cls, rows: Mapping[str, Record], *, now: datetime) -> Self:

@@ -172,7 +172,7 @@ def test_what_makes_no_sense_is_refused_with_the_reason(desk: Desk, place: str, 
     asked = client.get(ELECTIONS + place).content.decode()
     assert "This can not be done now" in asked
     assert said in order(client, place, heir="x")
-    assert orders(desk) == Orders()
+    assert orders(desk) == Orders.none()
     assert desk.log() == []
 
 
@@ -206,7 +206,7 @@ def test_a_form_that_makes_no_sense_is_shown_again(desk: Desk, data: dict[str, s
     response = desk.operator().post(f"{ELECTIONS}mail/pause/", data)
     assert response.status_code == 200
     assert b"errorlist" in response.content
-    assert orders(desk) == Orders()
+    assert orders(desk) == Orders.none()
     assert desk.log() == []
 
 
@@ -216,7 +216,7 @@ def test_nobody_is_chosen(desk: Desk) -> None:
     desk.enrol("mail", proposal("web-2"))
     response = desk.operator().post(f"{ELECTIONS}mail/transfer/")
     assert b"Choose a candidate." in response.content
-    assert orders(desk) == Orders()
+    assert orders(desk) == Orders.none()
 
 
 def test_an_order_whose_fate_is_not_known_is_on_record(desk: Desk) -> None:

@@ -49,9 +49,9 @@ def test_reads_are_saved(store: MemoryStore, node: LedgerNode, claim: Claim) -> 
     reads: list[str] = []
     read = store.read
 
-    def counting(election: str, prefix: str, *, deadline: float) -> Mapping[str, Record]:
-        reads.append(prefix)
-        return read(election, prefix, deadline=deadline)
+    def counting(election: str, *prefixes: str, deadline: float) -> Mapping[str, Record]:
+        reads.extend(prefixes)
+        return read(election, *prefixes, deadline=deadline)
 
     store.read = counting  # type: ignore[method-assign]  # to count what is asked of the store
     node.ledger.start(claim, node.term())
@@ -66,8 +66,8 @@ def test_a_change_made_while_reading_is_not_forgotten(
     """Of a read under way and a commit, the later version is remembered."""
     read = store.read
 
-    def slow(election: str, prefix: str, *, deadline: float) -> Mapping[str, Record]:
-        found = read(election, prefix, deadline=deadline)
+    def slow(election: str, *prefixes: str, deadline: float) -> Mapping[str, Record]:
+        found = read(election, *prefixes, deadline=deadline)
         store.read = read  # type: ignore[method-assign]  # only the first read is slow
         assert node.ledger.start(claim, node.term())
         return found
@@ -205,8 +205,8 @@ def test_what_ends_during_a_look_is_not_missed(
     node.ledger.start(claim, node.term())
     read = store.read
 
-    def slow(election: str, prefix: str, *, deadline: float) -> Mapping[str, Record]:
-        found = read(election, prefix, deadline=deadline)
+    def slow(election: str, *prefixes: str, deadline: float) -> Mapping[str, Record]:
+        found = read(election, *prefixes, deadline=deadline)
         store.read = read  # type: ignore[method-assign]  # only the first read is slow
         assert node.ledger.finish(claim, State.SUCCEEDED)
         return found
