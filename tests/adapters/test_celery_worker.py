@@ -20,6 +20,7 @@ from leader_jobs.ledger import Claim
 from leader_jobs.names import runners_of
 from leader_jobs.records import State
 from leader_jobs.runs import current_run
+from testsupport.apscheduler_rig import until
 from testsupport.forking import in_forked_child
 from testsupport.guarded_shop import CLOCK, Shop, deliver, ticket_of
 
@@ -230,6 +231,7 @@ def test_a_child_opens_desks_of_its_own(shop: Shop) -> None:
     desks = Desks(lambda: settings_of(shop.app), clock=CLOCK)
     mine = desks.of("default").presence
     mine.begin(5.0)
+    until(lambda: any("leader-jobs-renew" in thread.name for thread in threading.enumerate()))
     threads = threading.active_count()
 
     def in_child() -> tuple[bool, bool]:

@@ -52,7 +52,7 @@ def test_frozen_leaders_wake_up_as_zombies_that_do_nothing(fleet: Fleet) -> None
         node, leader = fleet.leader(newer_than=token)
         fleet.await_run(leader.token)
         fleet.pause(chance.uniform(0.0, 0.6))
-        node.freeze()
+        fleet.freeze(node)
         _, successor = fleet.leader(newer_than=leader.token)
         fleet.await_run(successor.token)
         node.thaw()

@@ -5,6 +5,7 @@ A scenario starts nodes, does to them what happens in life, lets the fleet settl
 what the jobs really wrote: every planned occurrence once, none twice, none missing.
 """
 
+import os
 import signal
 import subprocess
 import sys
@@ -19,10 +20,12 @@ from typing import Self
 
 from leader_jobs.clock import SystemClock
 from leader_jobs.config import Settings
+from leader_jobs.exceptions import StoreUnavailable
 from leader_jobs.leaders import Leader, find_leader
 from leader_jobs.ledger import Ledger
 from leader_jobs.proposals import Proposal
 from leader_jobs.records import OccurrenceRecord, State
+from leader_jobs.stores.base import Write
 from leader_jobs.stores.factory import open_store
 from testsupport.job_node import JOBS
 from testsupport.parenthood import die_with_parent
@@ -31,6 +34,7 @@ __all__ = ["Fleet", "Node", "Verdict"]
 
 _ELECTION = "default"
 _TESTS = Path(__file__).parents[1]
+_TRIES = 20
 
 
 @dataclass
@@ -182,6 +186,31 @@ class Fleet:
         msg = f"nobody leads after {within} s:\n{self.logs()}"
         raise AssertionError(msg)
 
+    def freeze(self, node: Node) -> None:
+        """
+        Stop *node* in its tracks, but not within a transaction of the embedded store.
+
+        There it would keep everybody else from writing until it goes on: a limit of that store, which
+        is documented, and not a case for a fleet.
+        """
+        for _ in range(_TRIES):
+            node.freeze()
+            os.waitid(os.P_PID, node.process.pid, os.WSTOPPED | os.WNOWAIT)
+            if self._is_writable():
+                return
+            node.thaw()
+            self.pause(0.02)
+        msg = f"{node.name} is within a transaction each time it is frozen"
+        raise AssertionError(msg)
+
+    def _is_writable(self) -> bool:
+        row, limit = Write("test/frozen", b""), self.clock.now() + 0.5
+        try:
+            self.store.commit(_ELECTION, [row], candidacy=None, deadline=limit)
+        except StoreUnavailable:
+            return False
+        return True
+
     def pause(self, seconds: float) -> None:
         """Let the fleet work for a while: the passing of time is the event."""
         self.clock.wait(threading.Event(), seconds)
@@ -235,6 +264,7 @@ class Fleet:
         for node in self.nodes:
             if node.alive:
                 self._await_standing(node)
+                # One that was asked to end before may have done so by itself meanwhile.
                 assert node.terminate() == 0, f"{node.name} failed:\n{self.logs()}"
         return self.verdict()
 
@@ -247,6 +277,8 @@ class Fleet:
             if any(p is not None and p.pid == node.process.pid for p in proposals):
                 return
             self.store.wait_for_change(_ELECTION, timeout=0.2)
+        if node.process.poll() == 0:
+            return
         msg = f"{node.name} does not stand:\n{self.logs()}"
         raise AssertionError(msg)
 

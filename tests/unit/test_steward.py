@@ -40,9 +40,8 @@ class Fleet:
         """Have a node stand, and return its place once it does."""
         settings = Settings(store="memory://", election=ELECTION, node=node, ttl=ttl)
         place = place_of(settings, ELECTION, store=self.store, clock=clock)
-        before = len(self.candidates())
         self._stack.enter_context(place.candidate)
-        while len(self.candidates()) == before:
+        while place.candidate.candidacy is None:
             self.store.wait_for_change(ELECTION, timeout=0.05)
         return place
 
