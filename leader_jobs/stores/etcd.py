@@ -18,8 +18,7 @@ import math
 import os
 import threading
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain, islice
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -31,20 +30,18 @@ from leader_jobs.exceptions import (
     StoreRefused,
     StoreUnavailable,
 )
-from leader_jobs.names import check_namespace, runners_of
+from leader_jobs.names import check_namespace
 from leader_jobs.stores import _etcd_wire as wire
-from leader_jobs.stores._etcd_answers import NOT_FOUND, PERMISSION_DENIED, Refusal
+from leader_jobs.stores._etcd_answers import NOT_FOUND, Refusal
 from leader_jobs.stores._etcd_http import Gateway
 from leader_jobs.stores._etcd_keys import (
     Keyspace,
     candidate_id,
     candidate_suffix,
-    scan,
-    scan_each,
 )
 from leader_jobs.stores._etcd_login import Credentials, parse_endpoints, split_url, tls_context
-from leader_jobs.stores._etcd_names import find_elections
-from leader_jobs.stores._etcd_register import LIMITS, Register, records
+from leader_jobs.stores._etcd_looks import Looks
+from leader_jobs.stores._etcd_register import LIMITS, Register
 from leader_jobs.stores._etcd_watch import RegisterWatch, Waiter
 from leader_jobs.stores.base import (
     Candidacy,
@@ -117,6 +114,7 @@ class EtcdStore:
             credentials=Credentials(user, password, password_file) if user else None,
         )
         self._register = Register(self._gateway, self._keys)
+        self._looks = Looks(self._gateway, self._keys)
         self._warned: set[bytes] = set()
         self._waiters: dict[Candidacy, Waiter] = {}
         self._waiters_lock = threading.Lock()
@@ -326,45 +324,8 @@ class EtcdStore:
     def candidates(
         self, election: str, *, deadline: float, leases: bool = False
     ) -> tuple[Entrant, ...]:
-        """
-        List the living candidates in order of succession, foreign ones included.
-
-        A foreign key that is no lease number is listed under what follows the prefix, escaped. The
-        lease times are asked one by one and None where the role does not allow it.
-        """
-        prefix = self._keys.electorate(election)
-        entries = scan(self._gateway, prefix, deadline=deadline)
-        return self._entrants(prefix, entries, len(entries) if leases else 0, deadline)
-
-    def _entrants(
-        self, prefix: bytes, entries: Iterable[wire.Entry], leases: int, deadline: float
-    ) -> tuple[Entrant, ...]:
-        """Return the candidates that *entries* are; with the lease times of the first *leases*."""
-        ordered = sorted(entries, key=lambda entry: entry.created)
-        return tuple(
-            Entrant(
-                candidate_id(prefix, entry.key),
-                entry.created,
-                entry.value,
-                *(self._lease_times(entry.lease, deadline) if place < leases else (None, None)),
-            )
-            for place, entry in enumerate(ordered)
-        )
-
-    def _lease_times(
-        self, lease_id: int, deadline: float
-    ) -> tuple[float, float] | tuple[None, None]:
-        if lease_id == 0:
-            return None, None
-        try:
-            lease = self._gateway.call(
-                wire.TIME_TO_LIVE, wire.lease(lease_id), wire.read_lease, deadline=deadline
-            )
-        except Refusal as refusal:
-            if refusal.code in (PERMISSION_DENIED, NOT_FOUND):
-                return None, None
-            raise
-        return (float(lease.granted), float(lease.ttl)) if lease.ttl >= 0 else (None, None)
+        """List the living candidates in order of succession. See `Store.candidates`."""
+        return self._looks.candidates(election, deadline=deadline, leases=leases)
 
     def wait_for_change(self, election: str, *, timeout: float) -> None:
         """Wait until the electorate of *election* may have changed, *timeout* seconds at most."""
@@ -397,34 +358,14 @@ class EtcdStore:
         return self._register.commit(election, writes, candidacy=candidacy, deadline=deadline)
 
     def elections(self, *, deadline: float) -> tuple[str, ...]:
-        """
-        Return the names of all elections with a candidate or a record, sorted.
-
-        Takes two or three requests, and one more for each election in a row without a candidate.
-        """
-        return tuple(sorted(find_elections(self._gateway, self._keys, deadline=deadline)))
+        """Return the names of all elections with a candidate or a record. See `Store.elections`."""
+        return self._looks.elections(deadline=deadline)
 
     def survey(
         self, elections: Sequence[str], *prefixes: str, deadline: float
     ) -> Mapping[str, Survey]:
-        """Look at several elections, all as of one revision: a few requests, and one a leader."""
-        roots = {
-            name: [
-                self._keys.electorate(name),
-                self._keys.electorate(runners_of(name)),
-                *(self._keys.register(name) + prefix.encode() for prefix in prefixes),
-            ]
-            for name in elections
-        }
-        found = scan_each(self._gateway, [*chain(*roots.values())], deadline=deadline)
-        return {
-            name: Survey(
-                candidates=self._entrants(places[0], next(found), 1, deadline),
-                runners=self._entrants(places[1], next(found), 0, deadline),
-                records=records(self._keys.register(name), islice(found, len(prefixes))),
-            )
-            for name, places in roots.items()
-        }
+        """Look at several elections, all as of one revision. See `Store.survey`."""
+        return self._looks.survey(elections, *prefixes, deadline=deadline)
 
     def watch(self, election: str, prefix: str) -> Watch:
         """Return a watch on the records whose keys begin with *prefix*; each wait is a stream."""

@@ -11,9 +11,8 @@ What a real store does once in a year can be had at will: `MemoryStore.cut` and 
 
 import os
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import ClassVar, Final
 
 from leader_jobs.clock import Clock
@@ -24,6 +23,7 @@ from leader_jobs.exceptions import (
     StoreUnavailable,
 )
 from leader_jobs.names import is_election, runners_of
+from leader_jobs.stores._memory_state import Electorate, MemoryWatch, Seat, State
 from leader_jobs.stores.base import (
     ABSENT,
     Candidacy,
@@ -42,113 +42,6 @@ __all__ = ["MemoryStore"]
 _LIMITS: Final = Limits(guards=128, writes=128, size=1_000_000)
 
 
-@dataclass(slots=True, eq=False)
-class _Seat:
-    """One living candidate, and the bell that ends its wait."""
-
-    candidacy: Candidacy
-    proposal: bytes
-    expires: float
-    bell: threading.Event = field(default_factory=threading.Event)
-    woken: bool = False
-
-
-@dataclass(slots=True)
-class _Electorate:
-    """The candidates of one election in order of succession, and who looks on."""
-
-    seats: dict[str, _Seat] = field(default_factory=dict)
-    observers: set[threading.Event] = field(default_factory=set)
-
-    def add(self, seat: _Seat) -> None:
-        """Seat a candidate behind all others."""
-        self.seats[seat.candidacy.id] = seat
-        self.tell_observers()
-
-    def remove(self, candidacy_id: str) -> None:
-        """Unseat a candidate, ringing its own bell and that of the next in line, nobody else's."""
-        order = list(self.seats)
-        successor = order[order.index(candidacy_id) + 1 :][:1]
-        for seat in (self.seats[i] for i in (candidacy_id, *successor)):
-            seat.bell.set()
-        del self.seats[candidacy_id]
-        self.tell_observers()
-
-    def tell_observers(self) -> None:
-        """End every `MemoryStore.wait_for_change`."""
-        for event in self.observers:
-            event.set()
-
-    def predecessor(self, candidacy_id: str) -> str | None:
-        """Return the candidate just ahead of a seated one."""
-        order = [None, *self.seats]
-        return order[order.index(candidacy_id) - 1]
-
-
-@dataclass(slots=True)
-class _State:
-    """All that one process keeps; every field is used under the lock."""
-
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    revision: int = 0
-    electorates: dict[str, _Electorate] = field(default_factory=dict)
-    registers: dict[str, dict[str, Record]] = field(default_factory=dict)
-    #: Who waits for records of which election, under which prefix.
-    bells: dict[threading.Event, tuple[str, str]] = field(default_factory=dict)
-    cut: set[str | None] = field(default_factory=set)
-    losing: Collection[str] = ()
-
-    def is_cut(self, candidacy: Candidacy | None) -> bool:
-        """Whether calls on behalf of this candidacy do not get through."""
-        return None in self.cut or (candidacy is not None and candidacy.id in self.cut)
-
-    def under(self, election: str, *prefixes: str) -> dict[str, Record]:
-        """Return the election's records whose keys start with one of *prefixes*."""
-        register = self.registers.get(election, {})
-        return {key: record for key, record in register.items() if key.startswith(prefixes)}
-
-    def ring(self, election: str, writes: Sequence[Write]) -> None:
-        """End the waits for records like those written."""
-        for bell, (watched, prefix) in self.bells.items():
-            if watched == election and any(write.key.startswith(prefix) for write in writes):
-                bell.set()
-
-
-class _Watch:
-    """A `leader_jobs.stores.base.Watch` on the records under a prefix."""
-
-    def __init__(
-        self, state: Callable[[], _State], clock: Clock, election: str, prefix: str
-    ) -> None:
-        self._state = state
-        self._clock = clock
-        self._place = election, prefix
-        self._bells: dict[int, threading.Event] = {}
-
-    @property
-    def _bell(self) -> threading.Event:
-        # One per process, as the state itself.
-        return self._bells.setdefault(os.getpid(), threading.Event())
-
-    def wait(self, after: int, *, timeout: float) -> None:
-        """Wait until somebody writes, the store is cut off, or `wake`."""
-        state, bell = self._state(), self._bell
-        until = self._clock.now() + timeout
-        with state.lock:
-            state.bells[bell] = self._place
-            found = state.under(*self._place).values()
-            over = state.is_cut(None) or any(record.version > after for record in found)
-        if not over:
-            self._clock.wait(bell, until - self._clock.now())
-        with state.lock:
-            del state.bells[bell]
-        bell.clear()
-
-    def wake(self) -> None:
-        """End the wait, or the next one if none is under way."""
-        self._bell.set()
-
-
 class MemoryStore:
     """
     A store that lives and dies with the process; in the child of a fork it is empty.
@@ -163,7 +56,7 @@ class MemoryStore:
     def __init__(self, clock: Clock, *, limits: Limits = _LIMITS) -> None:
         self._clock = clock
         self._limits = limits
-        self._states: dict[int, _State] = {}
+        self._states: dict[int, State] = {}
 
     @classmethod
     def named(cls, name: str, clock: Clock) -> "MemoryStore":
@@ -194,7 +87,7 @@ class MemoryStore:
             # The process id keeps a parent's candidacies unknown to the child of a fork.
             name = f"{os.getpid()}-{state.revision}"
             candidacy = Candidacy(election, name, state.revision, ttl)
-            electorate.add(_Seat(candidacy, proposal, self._clock.now() + ttl))
+            electorate.add(Seat(candidacy, proposal, self._clock.now() + ttl))
             return candidacy
 
     def renew(self, candidacy: Candidacy, *, leading: bool, deadline: float) -> float:
@@ -261,7 +154,7 @@ class MemoryStore:
             seats = self._electorate(state, election).seats
             return self._entrants(state, election, leases=len(seats) if leases else 0)
 
-    def _entrants(self, state: _State, election: str, *, leases: int) -> tuple[Entrant, ...]:
+    def _entrants(self, state: State, election: str, *, leases: int) -> tuple[Entrant, ...]:
         now = self._clock.now()
         return tuple(
             Entrant(
@@ -345,7 +238,7 @@ class MemoryStore:
 
     def watch(self, election: str, prefix: str) -> Watch:
         """Return a watch on the records whose keys start with *prefix*."""
-        return _Watch(lambda: self._state, self._clock, election, prefix)
+        return MemoryWatch(lambda: self._state, self._clock, election, prefix)
 
     def close(self) -> None:
         """Do nothing: others may share the store, and candidacies stand until they expire."""
@@ -394,15 +287,15 @@ class MemoryStore:
                 electorate.remove(candidacy.id)
 
     @property
-    def _state(self) -> _State:
+    def _state(self) -> State:
         # One per process: the child of a fork must not touch its parent's lock, which may be held.
         pid = os.getpid()
-        return self._states.get(pid) or self._states.setdefault(pid, _State())
+        return self._states.get(pid) or self._states.setdefault(pid, State())
 
     @contextmanager
     def _call(
         self, name: str, deadline: float, candidacy: Candidacy | None = None
-    ) -> Iterator[_State]:
+    ) -> Iterator[State]:
         """Run one call alone, unless it is late or cut off, and lose its reply if asked to."""
         state = self._state
         with state.lock:
@@ -418,22 +311,22 @@ class MemoryStore:
                 msg = f"{name}: the reply was lost; the call took effect"
                 raise StoreUnavailable(msg)
 
-    def _electorate(self, state: _State, election: str) -> _Electorate:
+    def _electorate(self, state: State, election: str) -> Electorate:
         """Return the electorate without those whose lease has run out."""
-        electorate = state.electorates.setdefault(election, _Electorate())
+        electorate = state.electorates.setdefault(election, Electorate())
         now = self._clock.now()
         for name in [name for name, seat in electorate.seats.items() if seat.expires <= now]:
             electorate.remove(name)
         return electorate
 
-    def _seat(self, state: _State, candidacy: Candidacy) -> _Seat:
+    def _seat(self, state: State, candidacy: Candidacy) -> Seat:
         seat = self._electorate(state, candidacy.election).seats.get(candidacy.id)
         if seat is None:
             msg = f"candidacy {candidacy.id} of {candidacy.election!r} is gone; enrol again"
             raise CandidacyLost(msg)
         return seat
 
-    def _check_leads(self, state: _State, candidacy: Candidacy) -> None:
+    def _check_leads(self, state: State, candidacy: Candidacy) -> None:
         first = next(iter(self._electorate(state, candidacy.election).seats), None)
         if first != candidacy.id:
             msg = f"the term {candidacy.token} of {candidacy.election!r} does not lead"
