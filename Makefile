@@ -8,9 +8,6 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SOURCES := leader_jobs django_app tests benchmarks example_project docs
 PEERS := .cache/bench-celery
-# These mostly wait, and not for times: two at once. Scenarios and browsers have the machine to themselves.
-SMALL_TESTS := tests/unit tests/contract tests/adapters tests/django_app
-LARGE_TESTS := tests/scenarios tests/browser
 BENCHMARKS := calls ticks takeover standbys control pages admin_pages
 
 .DEFAULT_GOAL := help
@@ -30,12 +27,13 @@ screenshots: $(VENV)/with-test ## play the demo and take the pictures in docs/im
 	@cd example_project && $(abspath $(BIN))/python -m demo --pictures $(abspath docs/images) $(ARGS)
 
 .PHONY: test
+# Most tests wait most of the time: two at once. Those of whole fleets have the machine to themselves.
 test: $(VENV)/with-test ## run all tests (ARGS="-k sqlite -x": some, one by one, with arguments for pytest)
 ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
 else
-	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal $(SMALL_TESTS)
-	$(BIN)/python -m pytest $(LARGE_TESTS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m "not slow"
+	$(BIN)/python -m pytest -m slow
 endif
 
 .PHONY: soak

@@ -24,6 +24,8 @@ from testsupport.commands import (
 )
 from testsupport.processes import Diary, children_of, is_alive, time_of_death
 
+#: What it does within fractions of a second is what these are about.
+pytestmark = pytest.mark.slow
 clock = SystemClock()
 
 
