@@ -137,11 +137,6 @@ class OrderBook:
         """Have *listener* called, on the steward's thread, when orders have changed."""
         self._listeners = (*self._listeners, listener)
 
-    @property
-    def listened(self) -> bool:
-        """Whether there is a loop that goes by the orders; a command, say, has none."""
-        return bool(self._listeners)
-
     def tell(self) -> None:
         """Call those who listen."""
         for listener in self._listeners:

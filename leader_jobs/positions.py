@@ -45,8 +45,8 @@ class Position:
         ttl: the granted lease time in seconds, or None likewise.
         remaining: of a leader, seconds until its term ends unless it is renewed; else None.
         since: of a leader, since when; else None.
-        turned: of a leader that does more than hold a term, seconds since its loop last came round,
-            or since the term began; else None.
+        turned: of a leader that does more than hold a term, seconds since its loop last came round;
+            else None.
         due: of a leader, the next instant at which something is due; None if nothing is.
         late: of a leader, for how many seconds something has been due; 0.0 if nothing is.
         overdue: of a leader, how many jobs are later than they should be.
@@ -104,7 +104,8 @@ class Position:
 
     @classmethod
     def _leading(cls, place: Place, term: Term, *, clock: Clock) -> Self:
-        orders, now, due = place.orders.known, clock.utcnow(), place.ledger.tally.due
+        tally, orders, now = place.ledger.tally, place.orders.known, clock.utcnow()
+        turned, due = tally.turned_at, tally.due
         records = (r for r in place.ledger.remembered() if not orders.holds_back(r.job, now))
         late = (now - due) if due is not None else timedelta(0)
         return cls(
@@ -116,19 +117,9 @@ class Position:
             ttl=term.ttl,
             remaining=term.remaining,
             since=place.steward.began_at,
-            turned=_turned(place, clock),
+            turned=None if turned is None else max(0.0, clock.now() - turned),
             due=due,
             late=max(0.0, late.total_seconds()),
             overdue=sum(is_overdue(record, now) for record in records),
             paused=orders.pause_of(None, now) is not None,
         )
-
-
-def _turned(place: Place, clock: Clock) -> float | None:
-    """Return for how long the loop of a leader has been away; None if it has none."""
-    turned, since = place.ledger.tally.turned_at, place.steward.began_at
-    if turned is not None:
-        return max(0.0, clock.now() - turned)
-    if not place.orders.listened or since is None:
-        return None
-    return max(0.0, (clock.utcnow() - since).total_seconds())

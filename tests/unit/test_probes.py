@@ -261,16 +261,6 @@ def test_a_loop_that_hangs_is_not_alive(stand: _Stand) -> None:
     assert "has not come round" in stand.status()["why"]
 
 
-def test_a_loop_that_never_came_round_is_not_alive(stand: _Stand) -> None:
-    """It hung in its first turn; a work without a loop, a command say, can not."""
-    place = stand.lead()
-    place.steward.began_at = CLOCK.utcnow() - timedelta(seconds=45)
-    assert stand.ask("/livez")[0] == 200
-
-    place.orders.listen(lambda: None)
-    assert stand.ask("/livez")[0] == 503
-
-
 def test_what_is_due_and_not_claimed_is_not_alive(stand: _Stand) -> None:
     """A leader that turns and claims nothing does not lead."""
     place = stand.lead()
