@@ -149,7 +149,8 @@ class Claims:
         self, names: Sequence[str], asked: Mapping[str, Request], orders: Orders, now: datetime
     ) -> Iterator[Decision]:
         """Decide about the jobs *names*, and those that an operator asked to be run now."""
-        also = [name for name in asked if name not in set(names)]
+        due = set(names) if asked else set()
+        also = [name for name in asked if name not in due]
         # Once, all of them: those the ledger does not know are known not to be there.
         known = self._ledger.load([*names, *also] if self._looked else self._jobs)
         self._looked = True
