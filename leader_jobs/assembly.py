@@ -46,7 +46,9 @@ def job_part(
         run_async: runs the coroutine of an asynchronous body to its end.
         observers: told of the candidate's events.
     """
-    place = place_of(settings, election, store=store, clock=clock, observers=observers)
+    place = place_of(
+        settings, election, store=store, clock=clock, observers=observers, guarded=True
+    )
 
     def pool(freed: Callable[[Job, bool], None], fenced: Callable[[Term], None]) -> RunPool:
         return RunPool(
@@ -129,7 +131,9 @@ def command_part(
     Raises:
         ConfigurationError: there is no such command, or it can not be executed.
     """
-    place = place_of(settings, settings.election, store=store, clock=clock, observers=observers)
+    place = place_of(
+        settings, settings.election, store=store, clock=clock, observers=observers, guarded=True
+    )
     runner = CommandRunner(
         argv,
         election=settings.election,

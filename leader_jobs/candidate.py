@@ -57,6 +57,8 @@ class Candidate:
         ttl: lease time to ask for, in seconds; the granted one counts.
         version: what to show as this node's version.
         observers: called with every `Event`, on a thread of their own.
+        guarded: whether the store is to be told at once should this process die, by a process of its
+            own where it takes one (on etcd); otherwise the next in line waits for the lease to run out.
         clock: where moments come from.
 
     At most one candidate of an election has an active `term` at any moment; see `Term` for what that
@@ -72,6 +74,7 @@ class Candidate:
         ttl: float = 15.0,
         version: str = "",
         observers: Iterable[Observer] = (),
+        guarded: bool = False,
         clock: Clock | None = None,
     ) -> None:
         self.election: Final = check_election(election)
@@ -80,6 +83,7 @@ class Candidate:
         self._ttl = ttl
         self._version = version
         self._observers = tuple(observers)
+        self._guarded = guarded
         self._clock: Clock = clock or SystemClock()
         self._attendant: Attendant | None = None
         self._reset()
@@ -290,6 +294,8 @@ class Candidate:
             self._ttl,
             deadline=self._clock.now() + within,
         )
+        if self._guarded:
+            self._store.guard(candidacy)
         self._herald.enrolled(candidacy)
         return candidacy
 

@@ -83,6 +83,9 @@ class Settings:
         ttl: lease time to ask for, in seconds; 2 to 3600.
         grace: seconds that running jobs get to finish after SIGTERM or a lost term.
         workers: how many jobs may run at once on the leader.
+        guardian: whether a process of its own, of 12 MB, has another node lead at once when this
+            process dies, on etcd, which does not see that; if None, for ``runleader``,
+            ``leader-jobs run`` and beat only.
         user: name to log in to the store with.
         password: its password; never shown.
         password_file: a file that holds the password, read at each login.
@@ -104,6 +107,7 @@ class Settings:
     ttl: float = 15.0
     grace: float = 10.0
     workers: int = 10
+    guardian: bool | None = None
     user: str | None = None
     password: str | None = field(default=None, repr=False)
     password_file: "Path | None" = None
@@ -236,7 +240,7 @@ def _known(name: str, source: str, spell: Any) -> str:
 
 _FLOATS: Final = frozenset({"ttl", "grace", "hook_timeout"})
 _INTEGERS: Final = frozenset({"workers", "probe_port"})
-_BOOLEANS: Final = frozenset({"metrics"})
+_BOOLEANS: Final = frozenset({"guardian", "metrics"})
 _PATHS: Final = frozenset({"password_file", "ca_file", "cert_file", "key_file"})
 _TRUTHS: Final = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 

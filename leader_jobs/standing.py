@@ -25,16 +25,18 @@ def place_of(
     store: Store,
     clock: Clock,
     observers: Iterable[Observer] = (),
+    guarded: bool = False,
 ) -> Place:
     """
     Return this node's place in *election*, whose candidate does not stand yet.
 
     Args:
-        settings: node and ttl.
+        settings: node, ttl and guardian.
         election: the election's name.
         store: where it is held.
         clock: where moments and instants come from.
         observers: told of the candidate's events.
+        guarded: whether a guardian is wanted where the settings do not say.
 
     What the ledger starts lives as long as the candidate stands.
     """
@@ -45,6 +47,7 @@ def place_of(
         ttl=settings.ttl,
         version=version(),
         observers=observers,
+        guarded=guarded if settings.guardian is None else settings.guardian,
         clock=clock,
     )
     ledger = Ledger(

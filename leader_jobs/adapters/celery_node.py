@@ -63,6 +63,7 @@ class BeatNode:
             store=self._store,
             clock=self._clock,
             observers=self._escort.observers,
+            guarded=True,
         )
         self._candidate, self._ledger, self._orders = place.candidate, place.ledger, place.orders
         place.orders.listen(self._ordered)

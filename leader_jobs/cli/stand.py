@@ -8,7 +8,7 @@ store, their log lines and their end.
 import logging
 import os
 import sys
-from argparse import ArgumentParser
+from argparse import ArgumentParser, BooleanOptionalAction
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from typing import Any, Final
@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 #: The options that are settings of the same name.
-_SETTINGS: Final = ("store", "namespace", "node", "ttl", "grace", *escort.OPTIONS)
+_SETTINGS: Final = ("store", "namespace", "node", "ttl", "grace", "guardian", *escort.OPTIONS)
 _FIRST_ANSWER: Final = 10.0
 _FORMAT: Final = "%(asctime)s %(levelname)s %(message)s"
 
@@ -45,6 +45,11 @@ def add_node_options(parser: ArgumentParser) -> None:
     parser.add_argument("--ttl", type=float, metavar="SECONDS", help="lease time")
     parser.add_argument(
         "--grace", type=float, metavar="SECONDS", help="what running work gets after SIGTERM"
+    )
+    parser.add_argument(
+        "--guardian",
+        action=BooleanOptionalAction,
+        help="have another node lead at once when this process dies, on etcd (default: yes)",
     )
     escort.add_options(parser)
 

@@ -272,13 +272,22 @@ class Store(Protocol):
         """Make the `wait` on this candidacy that is under way, or else the next one, return now."""
         ...
 
+    def guard(self, candidacy: Candidacy) -> None:
+        """
+        From now on, have the candidacy given up at once should this process die.
+
+        For stores that do not see processes themselves; the others do nothing. At its best, never
+        certain: without it the next in line waits for the lease to run out. Never raises.
+        """
+        ...
+
     def lifeline(self, candidacy: Candidacy) -> tuple[int, ...]:
         """
         Return the file descriptors by which the store knows that the candidate's process lives.
 
         A helper process that keeps copies of them open keeps the candidacy from being taken for
         dead, within its lease, until it ends too; `withdraw` is not held up by it. Empty where the
-        store does not see processes.
+        store does not see processes, or was not asked to `guard` this candidacy.
         """
         ...
 

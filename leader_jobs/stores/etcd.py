@@ -13,6 +13,7 @@ The recipe runs here, in transactions, never in the server's own election servic
 ``Campaign`` no verdict rests on a watch: own key and predecessor are read at one revision.
 """
 
+import json
 import logging
 import math
 import os
@@ -33,6 +34,7 @@ from leader_jobs.exceptions import (
 from leader_jobs.names import check_namespace
 from leader_jobs.stores import _etcd_wire as wire
 from leader_jobs.stores._etcd_answers import NOT_FOUND, Refusal
+from leader_jobs.stores._etcd_guard import Guard, Introduction, introduce
 from leader_jobs.stores._etcd_http import Gateway
 from leader_jobs.stores._etcd_keys import (
     Keyspace,
@@ -58,6 +60,8 @@ __all__ = ["EtcdStore"]
 
 _log = logging.getLogger(__name__)
 
+#: Seconds after its ttl at which a lease is certain to be gone.
+_LATE: Final = 5.0
 #: Seconds before a keepalive and a read that do not match are repeated.
 _PAIR_PAUSE: Final = 0.05
 
@@ -113,6 +117,9 @@ class EtcdStore:
             tls=tls_context(ca_file, cert_file, key_file) if tls else None,
             credentials=Credentials(user, password, password_file) if user else None,
         )
+        self._guard = Guard(self._introduce, clock=clock)
+        self._files = (ca_file, cert_file, key_file) if tls else None
+        self._credentials = Credentials(user, password, password_file) if user else None
         self._register = Register(self._gateway, self._keys)
         self._looks = Looks(self._gateway, self._keys)
         self._warned: set[bytes] = set()
@@ -215,6 +222,7 @@ class EtcdStore:
         """
         if candidacy in self._inherited:
             raise _lost(candidacy, "it is the parent process's")
+        self._guard.tend()
         body = wire.lease(_lease_id(candidacy))
         while True:
             lease = self._gateway.call(wire.KEEPALIVE, body, wire.read_lease, deadline=deadline)
@@ -295,9 +303,19 @@ class EtcdStore:
     def _new_waiter(self) -> Waiter:
         return Waiter(self._gateway, clock=self._clock, call_timeout=self._call_timeout)
 
+    def guard(self, candidacy: Candidacy) -> None:
+        """Have a process of its own revoke the lease when this one is dead; see `Store.guard`."""
+        body = wire.lease(_lease_id(candidacy))
+        self._guard.guard(
+            candidacy.id, [wire.REVOKE, json.dumps(body)], patience=candidacy.ttl + _LATE
+        )
+
+    def _introduce(self) -> Introduction:
+        return introduce(self._gateway.endpoints, self._files, self._credentials, token="")
+
     def lifeline(self, candidacy: Candidacy) -> tuple[int, ...]:
-        """Return nothing: this store sees leases, not processes."""
-        return ()
+        """Return what keeps a guarded lease from being revoked; this store sees no processes."""
+        return self._guard.lifeline(candidacy.id)
 
     def withdraw(self, candidacy: Candidacy, *, deadline: float) -> None:
         """
@@ -320,6 +338,7 @@ class EtcdStore:
             )
         except StoreError as error:
             _log.debug("lease %s was not revoked: %s", candidacy.id, error)
+        self._guard.release(candidacy.id)
 
     def candidates(
         self, election: str, *, deadline: float, leases: bool = False
@@ -390,6 +409,7 @@ class EtcdStore:
         for watch in list(self._watches):
             watch.forget()
         self._gateway.forget()
+        self._guard.forget()
 
 
 def _first(reply: wire.TxnReply) -> Sequence[wire.Entry]:

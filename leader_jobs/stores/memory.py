@@ -134,6 +134,9 @@ class MemoryStore:
                 seat.woken = True
                 seat.bell.set()
 
+    def guard(self, candidacy: Candidacy) -> None:
+        """Do nothing: everything dies with the process."""
+
     def lifeline(self, candidacy: Candidacy) -> tuple[int, ...]:
         """Return nothing: this store sees leases, not processes."""
         return ()

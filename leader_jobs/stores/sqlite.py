@@ -194,6 +194,9 @@ class SqliteStore:
         if place is not None:
             place.wake.set()
 
+    def guard(self, candidacy: Candidacy) -> None:
+        """Do nothing: the kernel tells of a death."""
+
     def lifeline(self, candidacy: Candidacy) -> tuple[int, ...]:
         """Return the descriptor of the candidate's locked file."""
         place = self._place(candidacy)
