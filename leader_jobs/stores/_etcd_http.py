@@ -1,198 +1,102 @@
 """
-Calls to etcd's JSON gateway: several endpoints, one absolute deadline, an honest outcome.
+etcd over HTTP: the members' JSON gateway, by `http.client`.
 
-A call ends in one of three ways. It returns the parsed reply. It raises `Refusal`: the server
-answered and said no. Or it raises `StoreUnavailable`: nobody answered in time and the outcome is
-*unknown*. Only repeatable calls are sent again after an unknown outcome; any call may move to the
-next endpoint while no connection could be opened, because then nothing was sent.
-
-Each try has a timeout of its own, after which the endpoint is left for the next one: a frozen member
-accepts connections and bytes and is noticed in no other way. Tokens expire on each member by its own
-clock, so a rejected token means: log in again, once, and repeat.
+A connection serves one call at a time and goes back to the idle ones after a whole exchange; after
+anything less, what comes next on it could be the answer to something else. A watch has a connection
+of its own.
 """
 
 import http.client
 import json
-import logging
-import random
 import ssl
 import threading
-import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Final, Generic, TypeVar
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, timedelta
+from email.utils import parsedate_to_datetime
+from typing import Final
 
 from leader_jobs.clock import Clock
-from leader_jobs.exceptions import ConfigurationError, StoreRefused, StoreUnavailable
 from leader_jobs.stores import _etcd_wire as wire
-from leader_jobs.stores._etcd_answers import (
-    FAILED_PRECONDITION,
-    Refusal,
-    TokenRejected,
-    Unanswered,
-    check,
-    headers,
-)
-from leader_jobs.stores._etcd_login import Credentials
+from leader_jobs.stores._etcd_answers import Unanswered, check, headers
 from leader_jobs.stores._etcd_socket import Connection, Endpoint
 
-__all__ = ["Gateway"]
-
-T = TypeVar("T")
-
-_log = logging.getLogger(__name__)
+__all__ = ["HttpTransport"]
 
 _IDLE_CONNECTIONS: Final = 4
-_LOGIN_TIMEOUT: Final = 3.0
+_HAS_LEADER: Final = {"Grpc-Metadata-hasleader": "true"}
+_OK: Final = 200
+#: Every member answers it with little.
+_STATUS: Final = "/v3/maintenance/status"
 
 
-@dataclass(frozen=True, slots=True)
-class _Request(Generic[T]):
+class HttpTransport:
     """
-    A call in hand: what to send where, how to read the reply, how long to wait for one.
-
-    Password and token stay out of its repr, which tracebacks show.
-    """
-
-    path: str
-    data: bytes = field(repr=False)
-    read: Callable[[wire.Json], T]
-    token: str | None = field(repr=False)
-    patience: float
-    repeatable: bool = True
-
-
-class Gateway:
-    """
-    A cluster's JSON gateway, shared by threads.
+    A `leader_jobs.stores._etcd_transport.Transport` to the JSON gateway.
 
     Args:
-        endpoints: the members, in the order to try them.
         clock: where moments come from.
-        call_timeout: seconds one try may take before the next endpoint is asked.
         tls: how to secure connections, or None for plain HTTP.
-        credentials: whom to log in as, or None.
 
-    A child of a fork starts afresh with the first call: `forget` drops what belongs to the parent.
+    A child of a fork opens connections of its own.
     """
 
-    def __init__(
-        self,
-        endpoints: Sequence[Endpoint],
-        *,
-        clock: Clock,
-        call_timeout: float,
-        tls: ssl.SSLContext | None = None,
-        credentials: Credentials | None = None,
-    ) -> None:
-        self.endpoints = tuple(endpoints)
+    def __init__(self, *, clock: Clock, tls: ssl.SSLContext | None = None) -> None:
         self._clock = clock
-        self._call_timeout = call_timeout
         self._tls = tls
-        self._credentials = credentials
-        self._token: str | None = None
-        self._turn = 0
-        #: Endpoints that were left and have not answered since: said once, not at every try.
-        self._silent: set[Endpoint] = set()
         self.forget()
 
     def forget(self) -> None:
-        """Drop connections and locks without touching them: in the child they are the parent's."""
-        with warnings.catch_warnings():
-            # The child's copies of the descriptors close as they go; on the wire nothing happens.
-            warnings.simplefilter("ignore", ResourceWarning)
-            self._idle: defaultdict[Endpoint, list[Connection]] = defaultdict(list)
-            self._streams: set[Connection] = set()
+        """Drop connections and locks without touching them."""
+        self._idle: defaultdict[Endpoint, list[Connection]] = defaultdict(list)
         self._lock = threading.Lock()
-        self._login_lock = threading.Lock()
 
     def close(self) -> None:
-        """Close idle connections and end the streams; calls that come later open new ones."""
+        """Close idle connections."""
         with self._lock:
             idle = [connection for group in self._idle.values() for connection in group]
             self._idle.clear()
-            streams = list(self._streams)
         for connection in idle:
             connection.close()
-        for stream in streams:
-            stream.abort()
 
-    # Calls
+    def drop(self, endpoint: Endpoint) -> None:
+        """Close idle connections to *endpoint*."""
+        with self._lock:
+            idle = self._idle.pop(endpoint, [])
+        for connection in idle:
+            connection.close()
 
-    def call(
-        self,
-        path: str,
-        body: wire.Json,
-        read: Callable[[wire.Json], T],
-        *,
-        deadline: float,
-        repeatable: bool = True,
-    ) -> T:
-        """
-        Ask the cluster.
-
-        Args:
-            path: of the method.
-            body: the request, as `_etcd_wire` builds it.
-            read: the reader of `_etcd_wire` for the reply.
-            deadline: when to give up.
-            repeatable: whether sending it twice is as good as sending it once.
-
-        Raises:
-            Refusal: the server said no.
-            StoreRefused: the login or TLS does not work, or this is not etcd's gateway.
-            StoreUnavailable: the outcome is unknown.
-        """
-        data = json.dumps(body).encode()
-        for again in (False, True):
-            token = self.token(deadline)
-            request = _Request(path, data, read, token, self._call_timeout, repeatable)
-            try:
-                return self._persist(request, deadline)
-            except TokenRejected as error:
-                self.reject(token)
-                if self._credentials is None:
-                    msg = f"etcd asks for a login ({error}); set user and password"
-                    raise StoreRefused(msg) from error
-                if again:
-                    msg = f"etcd rejects the token it has just given out: {error}"
-                    raise StoreRefused(msg) from error
-        raise AssertionError  # pragma: no cover  the second round returns or raises
-
-    def _persist(self, request: _Request[T], deadline: float) -> T:
-        """Try the endpoints in turn until one answers or *deadline* passes."""
-        began = self._clock.now()
-        troubles: dict[Endpoint, Unanswered] = {}
-        tries = 0
-        while (now := self._clock.now()) < deadline:
-            endpoint = self.current
-            try:
-                return self._try(endpoint, request, min(deadline, now + request.patience))
-            except Unanswered as trouble:
-                troubles[endpoint] = trouble
-                self.leave(endpoint, str(trouble))
-                if trouble.sent and not request.repeatable:
-                    break
-            self._check_tls(troubles)
-            tries += 1
-            self._pause(tries, deadline)
-        raise StoreUnavailable(_sum_up(troubles, self._clock.now() - began))
-
-    def _try(self, endpoint: Endpoint, request: _Request[T], until: float) -> T:
+    def once(
+        self, endpoint: Endpoint, path: str, body: wire.Json, token: str | None, until: float
+    ) -> wire.Json:
+        """Ask one member once. See `leader_jobs.stores._etcd_transport.Transport`."""
         with self._connection(endpoint, until) as connection:
             response = connection.post(
-                request.path, request.data, headers(request.token), deadline=until
+                path, json.dumps(body).encode(), headers(token), deadline=until
             )
             text = response.read()
-        self._silent.discard(endpoint)
-        reply = check(endpoint, response.status, text)
-        try:
-            return request.read(reply)
-        except ValueError as error:
-            why = f"an answer that makes no sense: {error}"
-            raise Unanswered(why, sent=True) from error
+        return check(endpoint, response.status, text)
+
+    def stream(self, endpoint: Endpoint) -> "HttpStream":
+        """Return a conversation with a member; nothing is opened yet."""
+        return HttpStream(self._new(endpoint))
+
+    def ahead(
+        self, endpoint: Endpoint, token: str | None, deadline: float
+    ) -> tuple[float, float] | None:
+        """Return the bounds that the Date of an answer sets to how far the clocks are apart."""
+        with closing(self._new(endpoint)) as connection:
+            try:
+                connection.open(deadline)
+                before = self._clock.utcnow()
+                response = connection.post(_STATUS, b"{}", headers(token), deadline=deadline)
+                after = self._clock.utcnow()
+                date = parsedate_to_datetime(response.headers["Date"]).astimezone(UTC)
+            except (OSError, http.client.HTTPException, TypeError, ValueError):
+                return None
+        latest = date + timedelta(seconds=1)
+        return (date - after).total_seconds(), (latest - before).total_seconds()
 
     @contextmanager
     def _connection(self, endpoint: Endpoint, until: float) -> Iterator[Connection]:
@@ -212,13 +116,16 @@ class Gateway:
             if not (whole and self._give_back(connection)):
                 connection.close()
 
+    def _new(self, endpoint: Endpoint) -> Connection:
+        return Connection(endpoint, tls=self._tls, clock=self._clock)
+
     def _take(self, endpoint: Endpoint) -> Connection:
         while True:
             with self._lock:
                 idle = self._idle[endpoint]
                 connection = idle.pop() if idle else None
             if connection is None:
-                return self.connection(endpoint)
+                return self._new(endpoint)
             if not connection.stale():
                 return connection
             connection.close()
@@ -231,118 +138,75 @@ class Gateway:
             idle.append(connection)
             return True
 
-    def _pause(self, tries: int, deadline: float) -> None:
-        """Go on to the next endpoint at once, but rest after each round of all of them."""
-        rounds, position = divmod(tries, len(self.endpoints))
-        if position == 0:
-            pause = min(0.05 * 2**rounds, 0.5) * random.uniform(0.5, 1.0)  # noqa: S311  jitter
-            left = deadline - self._clock.now()
-            self._clock.wait(threading.Event(), min(pause, left))
 
-    def _check_tls(self, troubles: dict[Endpoint, Unanswered]) -> None:
-        if all(e in troubles and troubles[e].tls for e in self.endpoints):
-            msg = (
-                f"TLS fails with every endpoint ({_list(troubles)}); "
-                "check etcds:// against the servers, ca_file, cert_file and key_file"
-            )
-            raise StoreRefused(msg)
+class HttpStream:
+    """A `leader_jobs.stores._etcd_transport.Stream` on a connection of its own."""
 
-    # Endpoints
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
 
     @property
-    def current(self) -> Endpoint:
-        """The endpoint that calls go to now."""
-        return self.endpoints[self._turn % len(self.endpoints)]
+    def endpoint(self) -> Endpoint:
+        """The member."""
+        return self._connection.endpoint
 
-    def leave(self, endpoint: Endpoint, why: str) -> None:
-        """
-        Go on to the next endpoint, unless another thread already did.
+    @property
+    def aborted(self) -> bool:
+        """Whether it was our side that gave the conversation up."""
+        return self._connection.aborted
 
-        Idle connections to *endpoint* are closed and its streams ended: a member that answers no
-        calls sends no events either, and its silence would look like peace.
-        """
-        with self._lock:
-            moved = self.current == endpoint and len(self.endpoints) > 1
-            if moved:
-                self._turn = (self._turn + 1) % len(self.endpoints)
-            idle = self._idle.pop(endpoint, [])
-            streams = [stream for stream in self._streams if stream.endpoint == endpoint]
-            level = logging.DEBUG if endpoint in self._silent else logging.INFO
-            self._silent.add(endpoint)
-        for connection in idle:
-            connection.close()
-        for stream in streams:
-            stream.abort()
-        if moved:
-            _log.log(level, "etcd endpoint %s: %s; going on with %s", endpoint, why, self.current)
+    def open(self, deadline: float) -> None:
+        """Have the connection open by *deadline*."""
+        with _broken():
+            self._connection.open(deadline)
 
-    def connection(self, endpoint: Endpoint) -> Connection:
-        """Return a connection to *endpoint* that is not open yet."""
-        return Connection(endpoint, tls=self._tls, clock=self._clock)
+    def ask(self, path: str, body: wire.Json, token: str | None, deadline: float) -> wire.Json:
+        """Return the reply to one call."""
+        data = json.dumps(body).encode()
+        with _broken():
+            response = self._connection.post(path, data, headers(token), deadline=deadline)
+            text = response.read()
+        return check(self.endpoint, response.status, text)
 
     @contextmanager
-    def stream(self) -> Iterator[Connection]:
-        """Lend a new connection, not open yet, for a stream that `leave` and `close` may end."""
-        connection = self.connection(self.current)
-        with self._lock:
-            self._streams.add(connection)
-        try:
-            yield connection
-        finally:
-            with self._lock:
-                self._streams.discard(connection)
-            connection.close()
+    def watch(
+        self, body: wire.Json, token: str | None, *, soon: float, until: float
+    ) -> Iterator[Iterator[wire.Json]]:
+        """Lend the messages of one watch: a line of JSON each."""
+        data = json.dumps(body).encode()
+        with _broken():
+            response = self._connection.post(
+                wire.WATCH, data, headers(token) | _HAS_LEADER, deadline=soon
+            )
+            with response:
+                if response.status != _OK:
+                    check(self.endpoint, response.status, response.read())
+                yield self._messages(response, until)
 
-    # Login
+    def _messages(self, response: http.client.HTTPResponse, until: float) -> Iterator[wire.Json]:
+        while line := response.readline():
+            # What follows the first message may take its time.
+            self._connection.extend(until)
+            yield check(self.endpoint, _OK, line)
 
-    def token(self, deadline: float) -> str | None:
-        """
-        Return the token to send, logging in if there is none; None without credentials.
+    def abort(self) -> None:
+        """Make what blocks in another thread, and whatever comes later, fail now."""
+        self._connection.abort()
 
-        Raises:
-            StoreRefused: wrong user or password, or a password file that can not be read.
-            StoreUnavailable: no answer by *deadline*.
-        """
-        credentials, token = self._credentials, self._token
-        if credentials is None or token is not None:
-            return token
-        # One login serves all threads: each costs a server some 80 ms of processor time.
-        if not self._login_lock.acquire(timeout=max(0.0, deadline - self._clock.now())):
-            msg = "etcd login: another thread is still trying"
-            raise StoreUnavailable(msg)
-        try:
-            if self._token is None:
-                self._token = self._log_in(credentials, deadline)
-            return self._token
-        finally:
-            self._login_lock.release()
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
 
-    def _log_in(self, credentials: Credentials, deadline: float) -> str:
-        try:
-            password = credentials.read_password()
-        except ConfigurationError as error:
-            raise StoreRefused(str(error)) from error
-        body = json.dumps(wire.authenticate(credentials.user, password)).encode()
-        request = _Request(
-            wire.AUTHENTICATE, body, wire.read_token, token=None, patience=_LOGIN_TIMEOUT
-        )
-        try:
-            return self._persist(request, deadline)
-        except TokenRejected as error:
-            msg = f"etcd login of user {credentials.user!r} has to be repeated: {error}"
-            raise StoreUnavailable(msg) from error
-        except Refusal as refusal:
-            if refusal.code == FAILED_PRECONDITION:
-                # "authentication is not enabled": carry on without, as the Go client does.
-                return ""
-            msg = f"etcd does not let user {credentials.user!r} log in: {refusal}"
-            raise Refusal(msg, refusal.code) from refusal
 
-    def reject(self, token: str | None) -> None:
-        """Forget *token*, so that the next call logs in again."""
-        with self._lock:
-            if self._token == token:
-                self._token = None
+@contextmanager
+def _broken() -> Iterator[None]:
+    """Tell a conversation that broke from one whose time is up."""
+    try:
+        yield
+    except TimeoutError:
+        raise
+    except (OSError, http.client.HTTPException) as error:
+        raise Unanswered(str(error), sent=True) from error
 
 
 def _is_tls(error: Exception) -> bool:
@@ -365,13 +229,3 @@ def _reason(error: Exception) -> str:
         case OSError(strerror=str(text)):
             return text.lower()
     return str(error) or type(error).__name__
-
-
-def _sum_up(troubles: dict[Endpoint, Unanswered], seconds: float) -> str:
-    if not troubles:
-        return "etcd was not asked: the deadline had passed before the call"
-    return f"etcd did not answer within {seconds:.1f} s ({_list(troubles)})"
-
-
-def _list(troubles: dict[Endpoint, Unanswered]) -> str:
-    return "; ".join(f"{endpoint}: {trouble}" for endpoint, trouble in troubles.items())

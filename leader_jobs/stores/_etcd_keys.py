@@ -7,7 +7,7 @@ from urllib.parse import quote, unquote_to_bytes
 
 from leader_jobs.names import check_election, check_electorate
 from leader_jobs.stores import _etcd_wire as wire
-from leader_jobs.stores._etcd_http import Gateway
+from leader_jobs.stores._etcd_client import Client
 from leader_jobs.stores.base import Candidacy
 
 __all__ = ["Keyspace", "candidate_id", "candidate_suffix", "scan", "scan_each"]
@@ -54,28 +54,28 @@ def candidate_suffix(candidate: str) -> bytes:
 
 
 def scan_each(
-    gateway: Gateway, prefixes: Sequence[bytes], *, deadline: float
+    client: Client, prefixes: Sequence[bytes], *, deadline: float
 ) -> Iterator[list[wire.Entry]]:
     """Read everything under each of *prefixes*, linearizably and all at one revision."""
     if len(prefixes) == 1:
-        yield scan(gateway, prefixes[0], deadline=deadline)
+        yield scan(client, prefixes[0], deadline=deadline)
         return
     revision = 0
     for place in range(0, len(prefixes), _RANGES):
         some = prefixes[place : place + _RANGES]
         body = wire.txn([], [wire.scan(p, limit=_PAGE, revision=revision) for p in some])
-        reply = gateway.call(wire.TXN, body, wire.read_txn, deadline=deadline)
+        reply = client.call(wire.TXN, body, wire.read_txn, deadline=deadline)
         revision = revision or reply.header.revision
         for prefix, found in zip(some, reply.reads, strict=True):
             entries = list(found)
             if len(entries) == _PAGE:
                 start = entries[-1].key + b"\0"
-                entries += scan(gateway, prefix, start=start, revision=revision, deadline=deadline)
+                entries += scan(client, prefix, start=start, revision=revision, deadline=deadline)
             yield entries
 
 
 def scan(
-    gateway: Gateway,
+    client: Client,
     prefix: bytes,
     *,
     start: bytes | None = None,
@@ -87,7 +87,7 @@ def scan(
     entries: list[wire.Entry] = []
     more = True
     while more:
-        reply = gateway.call(
+        reply = client.call(
             wire.RANGE,
             wire.scan(prefix, start=start, limit=_PAGE, revision=revision, keys_only=keys_only),
             wire.read_range,

@@ -10,7 +10,7 @@ from itertools import chain, islice
 from leader_jobs.names import runners_of
 from leader_jobs.stores import _etcd_wire as wire
 from leader_jobs.stores._etcd_answers import NOT_FOUND, PERMISSION_DENIED, Refusal
-from leader_jobs.stores._etcd_http import Gateway
+from leader_jobs.stores._etcd_client import Client
 from leader_jobs.stores._etcd_keys import Keyspace, candidate_id, scan, scan_each
 from leader_jobs.stores._etcd_names import find_elections
 from leader_jobs.stores._etcd_register import records
@@ -22,8 +22,8 @@ __all__ = ["Looks"]
 class Looks:
     """Looks at elections; see `leader_jobs.stores.base.Store` for what is promised."""
 
-    def __init__(self, gateway: Gateway, keys: Keyspace) -> None:
-        self._gateway = gateway
+    def __init__(self, client: Client, keys: Keyspace) -> None:
+        self._client = client
         self._keys = keys
 
     def candidates(
@@ -36,7 +36,7 @@ class Looks:
         lease times are asked one by one and None where the role does not allow it.
         """
         prefix = self._keys.electorate(election)
-        entries = scan(self._gateway, prefix, deadline=deadline)
+        entries = scan(self._client, prefix, deadline=deadline)
         return self._entrants(prefix, entries, len(entries) if leases else 0, deadline)
 
     def _entrants(
@@ -60,7 +60,7 @@ class Looks:
         if lease_id == 0:
             return None, None
         try:
-            lease = self._gateway.call(
+            lease = self._client.call(
                 wire.TIME_TO_LIVE, wire.lease(lease_id), wire.read_lease, deadline=deadline
             )
         except Refusal as refusal:
@@ -75,7 +75,7 @@ class Looks:
 
         Takes two or three requests, and one more for each election in a row without a candidate.
         """
-        return tuple(sorted(find_elections(self._gateway, self._keys, deadline=deadline)))
+        return tuple(sorted(find_elections(self._client, self._keys, deadline=deadline)))
 
     def survey(
         self, elections: Sequence[str], *prefixes: str, deadline: float
@@ -89,7 +89,7 @@ class Looks:
             ]
             for name in elections
         }
-        found = scan_each(self._gateway, [*chain(*roots.values())], deadline=deadline)
+        found = scan_each(self._client, [*chain(*roots.values())], deadline=deadline)
         return {
             name: Survey(
                 candidates=self._entrants(places[0], next(found), 1, deadline),

@@ -10,7 +10,7 @@ from typing import Final
 
 from leader_jobs.names import is_election
 from leader_jobs.stores import _etcd_wire as wire
-from leader_jobs.stores._etcd_http import Gateway
+from leader_jobs.stores._etcd_client import Client
 from leader_jobs.stores._etcd_keys import Keyspace, scan
 
 __all__ = ["find_elections"]
@@ -19,21 +19,21 @@ __all__ = ["find_elections"]
 _GAPS: Final = 100
 
 
-def find_elections(gateway: Gateway, keys: Keyspace, *, deadline: float) -> set[str]:
+def find_elections(client: Client, keys: Keyspace, *, deadline: float) -> set[str]:
     """
     Return the names of all elections with a candidate or a record, linearizably.
 
     Strangers' names that no election can have are passed over, and keys without a name.
     """
     candidates, records = keys.folders
-    entries = scan(gateway, candidates, keys_only=True, deadline=deadline)
+    entries = scan(client, candidates, keys_only=True, deadline=deadline)
     parts = (entry.key[len(candidates) :].partition(b"/") for entry in entries)
     found = {name for name, slash, _ in parts if slash}
     gaps = _gaps(records, found)
     while gaps:
         some, gaps = gaps[:_GAPS], gaps[_GAPS:]
         body = wire.txn([], [wire.first_key(start, end) for start, end in some])
-        reply = gateway.call(wire.TXN, body, wire.read_txn, deadline=deadline)
+        reply = client.call(wire.TXN, body, wire.read_txn, deadline=deadline)
         for (_, end), first in zip(some, reply.reads, strict=True):
             for entry in first:
                 name, slash, _ = entry.key[len(records) :].partition(b"/")

@@ -11,7 +11,7 @@ from typing import Final
 
 from leader_jobs.exceptions import Conflict, Fenced
 from leader_jobs.stores import _etcd_wire as wire
-from leader_jobs.stores._etcd_http import Gateway
+from leader_jobs.stores._etcd_client import Client
 from leader_jobs.stores._etcd_keys import Keyspace, scan_each
 from leader_jobs.stores.base import ABSENT, Candidacy, Limits, Record, Write
 
@@ -25,15 +25,15 @@ LIMITS: Final = Limits(guards=126, writes=128, size=1_000_000, at_once=3)
 class Register:
     """Reads and writes records; see `leader_jobs.stores.base.Store` for what is promised."""
 
-    def __init__(self, gateway: Gateway, keys: Keyspace) -> None:
-        self._gateway = gateway
+    def __init__(self, client: Client, keys: Keyspace) -> None:
+        self._client = client
         self._keys = keys
 
     def read(self, election: str, *prefixes: str, deadline: float) -> Mapping[str, Record]:
         """Return every record whose key starts with one of *prefixes*."""
         root = self._keys.register(election)
         keys = [root + prefix.encode() for prefix in prefixes]
-        return records(root, scan_each(self._gateway, keys, deadline=deadline))
+        return records(root, scan_each(self._client, keys, deadline=deadline))
 
     def commit(
         self,
@@ -53,7 +53,7 @@ class Register:
             [_operation(root, write) for write in writes],
             [*reasons, *_span(root, guarded)],
         )
-        reply = self._gateway.call(
+        reply = self._client.call(
             wire.TXN, body, wire.read_txn, deadline=deadline, repeatable=False
         )
         if reply.succeeded:

@@ -1,5 +1,5 @@
 """
-Waiting for a change: one HTTP stream per watch, for the length of one wait.
+Waiting for a change: one stream per watch, for the length of one wait.
 
 A watch is a hint. Whatever ends it (an event, silence until the limit, a cancelled or compacted
 watch, a member that died, a wake-up from another thread), the waiter looks again, linearizably; so
@@ -10,8 +10,6 @@ it stays silent and even goes on sending progress messages. A stream has a limit
 because a frozen member sends nothing at all.
 """
 
-import http.client
-import json
 import logging
 import random
 import threading
@@ -21,9 +19,9 @@ from typing import Final
 from leader_jobs.clock import Clock
 from leader_jobs.exceptions import StoreError
 from leader_jobs.stores import _etcd_wire as wire
-from leader_jobs.stores._etcd_answers import TokenRejected, Unanswered, check, headers
-from leader_jobs.stores._etcd_http import Gateway
-from leader_jobs.stores._etcd_socket import Connection
+from leader_jobs.stores._etcd_answers import TokenRejected, Unanswered
+from leader_jobs.stores._etcd_client import Client
+from leader_jobs.stores._etcd_transport import Stream
 from leader_jobs.stores._pace import Pace
 
 __all__ = ["RegisterWatch", "Waiter"]
@@ -35,8 +33,6 @@ _Plan = Callable[[_Ask], wire.Json | None]
 
 _log = logging.getLogger(__name__)
 
-_HAS_LEADER: Final = {"Grpc-Metadata-hasleader": "true"}
-_OK: Final = 200
 #: Seconds by which a timeout may fire early; some event loops round.
 _SLACK: Final = 0.01
 
@@ -46,19 +42,19 @@ class Waiter:
     One thread's wait that other threads can end.
 
     Args:
-        gateway: the cluster.
+        client: the cluster.
         clock: where moments come from.
         call_timeout: seconds that opening a stream may take.
 
     A wake-up that comes while nobody waits is kept for the next wait: it then returns at once.
     """
 
-    def __init__(self, gateway: Gateway, *, clock: Clock, call_timeout: float) -> None:
-        self._gateway = gateway
+    def __init__(self, client: Client, *, clock: Clock, call_timeout: float) -> None:
+        self._client = client
         self._clock = clock
         self._call_timeout = call_timeout
         self._woken = threading.Event()
-        self._stream: Connection | None = None
+        self._stream: Stream | None = None
 
     def wake(self) -> None:
         """End the wait in another thread, or the next one if there is none."""
@@ -106,7 +102,7 @@ class Waiter:
 
     def _watch(self, plan: _Plan, until: float) -> bool:
         """Run one stream; True if it had news or was silent to the end, False on trouble."""
-        with self._gateway.stream() as stream:
+        with self._client.stream() as stream:
             self._stream = stream
             try:
                 # A wake-up between the check in `wait` and here found no stream to abort.
@@ -114,55 +110,36 @@ class Waiter:
             except TimeoutError as error:
                 if self._clock.now() >= until - _SLACK:
                     return True
-                self._gateway.leave(stream.endpoint, f"no watch: {error}")
-            except (OSError, http.client.HTTPException, Unanswered) as error:
+                self._client.leave(stream.endpoint, f"no watch: {error}")
+            except Unanswered as error:
                 if not stream.aborted:
-                    self._gateway.leave(stream.endpoint, f"watch ended: {error}")
+                    self._client.leave(stream.endpoint, f"watch ended: {error}")
             except (StoreError, ValueError) as error:
                 _log.info("etcd watch at %s ended: %s", stream.endpoint, error)
             finally:
                 self._stream = None
         return False
 
-    def _follow(self, stream: Connection, plan: _Plan, until: float) -> bool:
+    def _follow(self, stream: Stream, plan: _Plan, until: float) -> bool:
         soon = min(until, self._clock.now() + self._call_timeout)
-        token = self._gateway.token(soon)
+        token = self._client.token(soon)
         try:
             stream.open(soon)
-            request = plan(lambda body: _ask(stream, body, token, soon))
+            request = plan(lambda body: stream.ask(wire.RANGE, body, token, soon))
             if request is None:
                 return True
-            with _open(stream, request, token, soon) as response:
-                while line := response.readline():
-                    message = wire.news(check(stream.endpoint, _OK, line))
-                    # What follows the first message may take its time.
-                    stream.extend(until)
+            with stream.watch(request, token, soon=soon, until=until) as messages:
+                for message in map(wire.news, messages):
                     if message.over:
                         _log.info("etcd ended the watch at %s: %s", stream.endpoint, message.reason)
                     if message.over or message.changed:
                         return message.changed
         except TokenRejected as error:
-            self._gateway.reject(token)
+            self._client.reject(token)
             _log.info("etcd watch at %s: %s", stream.endpoint, error)
             return False
         msg = "the member closed the stream"
-        raise ConnectionResetError(msg)
-
-
-def _ask(stream: Connection, body: wire.Json, token: str | None, soon: float) -> wire.Json:
-    response = stream.post(wire.RANGE, json.dumps(body).encode(), headers(token), deadline=soon)
-    return check(stream.endpoint, response.status, response.read())
-
-
-def _open(
-    stream: Connection, request: wire.Json, token: str | None, soon: float
-) -> http.client.HTTPResponse:
-    response = stream.post(
-        wire.WATCH, json.dumps(request).encode(), headers(token) | _HAS_LEADER, deadline=soon
-    )
-    if response.status != _OK:
-        check(stream.endpoint, response.status, response.read())
-    return response
+        raise Unanswered(msg, sent=True)
 
 
 class RegisterWatch:

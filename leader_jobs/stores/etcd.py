@@ -34,14 +34,14 @@ from leader_jobs.exceptions import (
 from leader_jobs.names import check_namespace
 from leader_jobs.stores import _etcd_wire as wire
 from leader_jobs.stores._etcd_answers import NOT_FOUND, Refusal
+from leader_jobs.stores._etcd_connect import Access
 from leader_jobs.stores._etcd_guard import Guard, Introduction, introduce
-from leader_jobs.stores._etcd_http import Gateway
 from leader_jobs.stores._etcd_keys import (
     Keyspace,
     candidate_id,
     candidate_suffix,
 )
-from leader_jobs.stores._etcd_login import Credentials, parse_endpoints, split_url, tls_context
+from leader_jobs.stores._etcd_login import Credentials, parse_endpoints, split_url
 from leader_jobs.stores._etcd_looks import Looks
 from leader_jobs.stores._etcd_register import LIMITS, Register
 from leader_jobs.stores._etcd_watch import RegisterWatch, Waiter
@@ -109,19 +109,18 @@ class EtcdStore:
         self._keys = Keyspace(check_namespace(namespace))
         self._clock = clock
         self._call_timeout = call_timeout
-        self._tls = tls
-        self._gateway = Gateway(
-            parse_endpoints(endpoints),
-            clock=clock,
-            call_timeout=call_timeout,
-            tls=tls_context(ca_file, cert_file, key_file) if tls else None,
+        self._access = Access(
+            endpoints=parse_endpoints(endpoints),
+            tls=tls,
+            ca_file=ca_file,
+            cert_file=cert_file,
+            key_file=key_file,
             credentials=Credentials(user, password, password_file) if user else None,
         )
+        self._client = self._access.client(clock=clock, call_timeout=call_timeout)
         self._guard = Guard(self._introduce, clock=clock)
-        self._files = (ca_file, cert_file, key_file) if tls else None
-        self._credentials = Credentials(user, password, password_file) if user else None
-        self._register = Register(self._gateway, self._keys)
-        self._looks = Looks(self._gateway, self._keys)
+        self._register = Register(self._client, self._keys)
+        self._looks = Looks(self._client, self._keys)
         self._warned: set[bytes] = set()
         self._waiters: dict[Candidacy, Waiter] = {}
         self._waiters_lock = threading.Lock()
@@ -163,8 +162,7 @@ class EtcdStore:
     @property
     def description(self) -> str:
         """The members and the namespace."""
-        members = ",".join(str(endpoint) for endpoint in self._gateway.endpoints)
-        return f"{'etcds' if self._tls else 'etcd'}://{members} (namespace {self._keys.namespace})"
+        return f"{self._access} (namespace {self._keys.namespace})"
 
     # The electorate
 
@@ -176,7 +174,7 @@ class EtcdStore:
         The grant is not repeated when its outcome is unknown: an orphaned lease expires by itself.
         """
         prefix = self._keys.electorate(election)
-        lease = self._gateway.call(
+        lease = self._client.call(
             wire.GRANT,
             wire.grant(math.ceil(ttl)),
             wire.read_lease,
@@ -188,7 +186,7 @@ class EtcdStore:
             [wire.created(key, 0)], [wire.put(key, proposal, lease.id)], [wire.get(key)]
         )
         try:
-            reply = self._gateway.call(wire.TXN, body, wire.read_txn, deadline=deadline)
+            reply = self._client.call(wire.TXN, body, wire.read_txn, deadline=deadline)
         except Refusal as refusal:
             if refusal.code == NOT_FOUND:
                 msg = f"the lease ran out before the candidacy in {election!r} was entered"
@@ -225,7 +223,7 @@ class EtcdStore:
         self._guard.tend()
         body = wire.lease(_lease_id(candidacy))
         while True:
-            lease = self._gateway.call(wire.KEEPALIVE, body, wire.read_lease, deadline=deadline)
+            lease = self._client.call(wire.KEEPALIVE, body, wire.read_lease, deadline=deadline)
             if lease.ttl <= 0:
                 raise _lost(candidacy, "its lease is gone")
             if not leading:
@@ -242,7 +240,7 @@ class EtcdStore:
     def _confirm(self, candidacy: Candidacy, deadline: float) -> wire.Header:
         """Return who saw our key still there, linearizably."""
         key = self._keys.candidate(candidacy)
-        reply = self._gateway.call(wire.RANGE, wire.get(key), wire.read_range, deadline=deadline)
+        reply = self._client.call(wire.RANGE, wire.get(key), wire.read_range, deadline=deadline)
         if not any(entry.created == candidacy.token for entry in reply.entries):
             raise _lost(candidacy, "its key is gone")
         return reply.header
@@ -259,7 +257,7 @@ class EtcdStore:
             [wire.created(self._keys.candidate(candidacy), candidacy.token)],
             [wire.predecessor(prefix, candidacy.token)],
         )
-        reply = self._gateway.call(wire.TXN, body, wire.read_txn, deadline=deadline)
+        reply = self._client.call(wire.TXN, body, wire.read_txn, deadline=deadline)
         if not reply.succeeded:
             raise _lost(candidacy, "its key is gone")
         ahead = next(iter(_first(reply)), None)
@@ -301,7 +299,7 @@ class EtcdStore:
             return self._waiters[candidacy]
 
     def _new_waiter(self) -> Waiter:
-        return Waiter(self._gateway, clock=self._clock, call_timeout=self._call_timeout)
+        return Waiter(self._client, clock=self._clock, call_timeout=self._call_timeout)
 
     def guard(self, candidacy: Candidacy) -> None:
         """Have a process of its own revoke the lease when this one is dead; see `Store.guard`."""
@@ -311,7 +309,8 @@ class EtcdStore:
         )
 
     def _introduce(self) -> Introduction:
-        return introduce(self._gateway.endpoints, self._files, self._credentials, token="")
+        access = self._access
+        return introduce(access.endpoints, access.files, access.credentials, token="")
 
     def lifeline(self, candidacy: Candidacy) -> tuple[int, ...]:
         """Return what keeps a guarded lease from being revoked; this store sees no processes."""
@@ -331,9 +330,9 @@ class EtcdStore:
             waiter.wake()
         key = self._keys.candidate(candidacy)
         body = wire.txn([wire.created(key, candidacy.token)], [wire.delete(key)])
-        self._gateway.call(wire.TXN, body, wire.read_txn, deadline=deadline)
+        self._client.call(wire.TXN, body, wire.read_txn, deadline=deadline)
         try:
-            self._gateway.call(
+            self._client.call(
                 wire.REVOKE, wire.lease(_lease_id(candidacy)), dict, deadline=deadline
             )
         except StoreError as error:
@@ -399,7 +398,7 @@ class EtcdStore:
             waiters = list(self._waiters.values())
         for waiter in waiters:
             waiter.wake()
-        self._gateway.close()
+        self._client.close()
 
     def _forget(self) -> None:
         """Start afresh in the child of a fork: what stands is the parent's."""
@@ -408,7 +407,7 @@ class EtcdStore:
         self._waiters_lock = threading.Lock()
         for watch in list(self._watches):
             watch.forget()
-        self._gateway.forget()
+        self._client.forget()
         self._guard.forget()
 
 

@@ -6,15 +6,11 @@ Nothing is ever put under a real election: what its user may do there is asked b
 not succeed, and everything else is tried on a record of the register that no one reads.
 """
 
-import json
 import math
 import threading
 from collections.abc import Sequence
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, timedelta
-from email.utils import parsedate_to_datetime
-from http.client import HTTPException
 from statistics import median
 from typing import Any, Final
 
@@ -23,10 +19,10 @@ from leader_jobs.config import Settings
 from leader_jobs.exceptions import StoreError
 from leader_jobs.names import runners_of
 from leader_jobs.stores import _etcd_wire as wire
-from leader_jobs.stores._etcd_answers import Refusal, headers
-from leader_jobs.stores._etcd_http import Gateway
+from leader_jobs.stores._etcd_answers import Refusal
+from leader_jobs.stores._etcd_client import Client
+from leader_jobs.stores._etcd_connect import Access
 from leader_jobs.stores._etcd_keys import Keyspace, scan
-from leader_jobs.stores._etcd_login import Credentials, parse_endpoints, split_url, tls_context
 from leader_jobs.stores._etcd_socket import Endpoint
 
 __all__ = ["Checkup", "Cluster", "Expiry", "Member"]
@@ -105,41 +101,29 @@ class Checkup:
     """
 
     def __init__(self, settings: Settings, *, clock: Clock, timeout: float) -> None:
-        endpoints, tls = split_url(settings.store)
-        self.endpoints: Final = parse_endpoints(endpoints)
+        self._access = Access.of(settings)
+        self.endpoints: Final = self._access.endpoints
         keys = Keyspace(settings.namespace)
         self._electorate = keys.electorate(settings.election)
         self._register = keys.register(settings.election)
         self._runners = keys.electorate(runners_of(settings.election))
         self._clock = clock
         self._timeout = timeout
-        self._tls = (
-            tls_context(settings.ca_file, settings.cert_file, settings.key_file) if tls else None
-        )
-        self._credentials = (
-            Credentials(settings.user, settings.password, settings.password_file)
-            if settings.user
-            else None
-        )
-        self._gateway = self._open(self.endpoints)
+        self._client = self._open(self.endpoints)
 
-    def _open(self, endpoints: Sequence[Endpoint]) -> Gateway:
-        return Gateway(
-            endpoints,
-            clock=self._clock,
-            call_timeout=min(1.0, self._timeout),
-            tls=self._tls,
-            credentials=self._credentials,
+    def _open(self, endpoints: Sequence[Endpoint]) -> Client:
+        return self._access.client(
+            clock=self._clock, call_timeout=min(1.0, self._timeout), endpoints=endpoints
         )
 
     def close(self) -> None:
         """Let go of connections."""
-        self._gateway.close()
+        self._client.close()
 
     def use(self, endpoints: Sequence[Endpoint]) -> None:
         """Ask only these from now on."""
-        self._gateway.close()
-        self._gateway = self._open(endpoints)
+        self._client.close()
+        self._client = self._open(endpoints)
 
     # -- members ----------------------------------------------------------------------------------
 
@@ -150,15 +134,15 @@ class Checkup:
         Raises:
             StoreError: it does not answer, or refuses to.
         """
-        gateway = self._open([endpoint])
+        client = self._open([endpoint])
         try:
             # Which also logs in, so that nothing else is measured below.
-            self._probe(gateway)
-            trips = [self._probe(gateway) for _ in range(_ROUND_TRIPS)]
-            status = gateway.call(_STATUS, {}, dict, deadline=self._limit())
-            clock = self._clock_of(gateway, endpoint)
+            self._probe(client)
+            trips = [self._probe(client) for _ in range(_ROUND_TRIPS)]
+            status = client.call(_STATUS, {}, dict, deadline=self._limit())
+            clock = client.ahead(endpoint, self._limit())
         finally:
-            gateway.close()
+            client.close()
         header = status.get("header") or {}
         return Member(
             version=str(status.get("version", "")),
@@ -173,37 +157,21 @@ class Checkup:
             clock=clock,
         )
 
-    def _probe(self, gateway: Gateway) -> float:
+    def _probe(self, client: Client) -> float:
         """Return the seconds that a linearizable read takes."""
         began = self._clock.now()
         # That it is not allowed to read there took as long, and is said elsewhere.
         with suppress(Refusal):
-            gateway.call(
+            client.call(
                 wire.RANGE, wire.get(self._electorate), wire.read_range, deadline=self._limit()
             )
         return self._clock.now() - began
 
-    def _clock_of(self, gateway: Gateway, endpoint: Endpoint) -> tuple[float, float] | None:
-        """Return the bounds that the Date of an answer sets to how far the clocks are apart."""
-        token = gateway.token(self._limit())
-        with closing(gateway.connection(endpoint)) as connection:
-            deadline = self._limit()
-            try:
-                connection.open(deadline)
-                before = self._clock.utcnow()
-                data = json.dumps({}).encode()
-                response = connection.post(_STATUS, data, headers(token), deadline=deadline)
-                after = self._clock.utcnow()
-                date = parsedate_to_datetime(response.headers["Date"]).astimezone(UTC)
-            except (OSError, HTTPException, TypeError, ValueError):
-                return None
-        return _seconds(date - after), _seconds(date + timedelta(seconds=1) - before)
-
     def cluster(self) -> Cluster | None:
         """Ask any member about the cluster; None if it does not tell us."""
         try:
-            members = self._gateway.call(_MEMBERS, {}, dict, deadline=self._limit())
-            alarms = self._gateway.call(_ALARM, dict(_GET), dict, deadline=self._limit())
+            members = self._client.call(_MEMBERS, {}, dict, deadline=self._limit())
+            alarms = self._client.call(_ALARM, dict(_GET), dict, deadline=self._limit())
         except StoreError:
             return None
         names = {str(alarm.get("alarm")) for alarm in alarms.get("alarms") or ()}
@@ -240,16 +208,16 @@ class Checkup:
         return Expiry(lease.ttl, self._clock.now() - began)
 
     def _grant(self, ttl: int) -> wire.Lease:
-        return self._gateway.call(
+        return self._client.call(
             wire.GRANT, wire.grant(ttl), wire.read_lease, deadline=self._limit(), repeatable=False
         )
 
     def _revoke(self, lease: wire.Lease) -> None:
         with suppress(StoreError):
-            self._gateway.call(wire.REVOKE, wire.lease(lease.id), dict, deadline=self._limit())
+            self._client.call(wire.REVOKE, wire.lease(lease.id), dict, deadline=self._limit())
 
     def _is_there(self, key: bytes) -> bool:
-        reply = self._gateway.call(
+        reply = self._client.call(
             wire.RANGE, wire.get(key), wire.read_range, deadline=self._limit()
         )
         return bool(reply.entries)
@@ -262,7 +230,7 @@ class Checkup:
         for prefix in (self._electorate, self._runners, self._register):
             try:
                 scan_ = wire.scan(prefix, limit=1)
-                self._gateway.call(wire.RANGE, scan_, wire.read_range, deadline=self._limit())
+                self._client.call(wire.RANGE, scan_, wire.read_range, deadline=self._limit())
                 self._try_to_write(prefix)
             except Refusal:
                 missing.append(prefix.decode())
@@ -275,13 +243,13 @@ class Checkup:
 
     def squatters(self) -> tuple[str, ...]:
         """Return the keys that stand in the election without a lease: they never go away."""
-        found = scan(self._gateway, self._electorate, deadline=self._limit())
+        found = scan(self._client, self._electorate, deadline=self._limit())
         return tuple(
             entry.key.decode("utf-8", "backslashreplace") for entry in found if not entry.lease
         )
 
     def _txn(self, body: wire.Json) -> wire.TxnReply:
-        return self._gateway.call(wire.TXN, body, wire.read_txn, deadline=self._limit())
+        return self._client.call(wire.TXN, body, wire.read_txn, deadline=self._limit())
 
     def _limit(self) -> float:
         return self._clock.now() + self._timeout
@@ -290,7 +258,3 @@ class Checkup:
 def _int(reply: dict[str, Any], name: str) -> int:
     value = reply.get(name) or 0
     return int(value) if isinstance(value, int | str) else 0
-
-
-def _seconds(span: timedelta) -> float:
-    return span.total_seconds()

@@ -177,7 +177,7 @@ def test_a_fork_in_the_middle_of_calls(store: EtcdStore) -> None:
         store.withdraw(candidacy, deadline=soon())
         return os.getpid()
 
-    with store._gateway._lock, store._gateway._login_lock, store._waiters_lock:
+    with store._client._lock, store._client._login_lock, store._waiters_lock:
         child = in_forked_child(stand)
 
     assert int(child) != os.getpid()

@@ -33,7 +33,7 @@ def test_the_server_refuses_a_waiter(store: EtcdStore) -> None:
     waiter = store.enrol("mail", b"", 30, deadline=soon())
     key = store._keys.candidate(waiter)
     alone = wire.txn([wire.created(key, waiter.token)], [wire.get(key)])
-    lives = store._gateway.call(wire.TXN, alone, wire.read_txn, deadline=soon())
+    lives = store._client.call(wire.TXN, alone, wire.read_txn, deadline=soon())
     assert lives.succeeded
 
     with pytest.raises(Fenced, match="one is ahead"):
@@ -103,7 +103,7 @@ def test_what_the_server_itself_refuses(
     each_etcd: EtcdCluster, make_store: MakeStore, too_many: str
 ) -> None:
     """128 compares and 128 operations each are what a server takes; one more is refused whole."""
-    gateway = make_store(each_etcd.endpoints)._gateway
+    gateway = make_store(each_etcd.endpoints)._client
     keys = [b"limits/%d" % i for i in range(129)]
     puts = [wire.put(key, b"") for key in keys]
     compares = [wire.created(key, 0) for key in keys]

@@ -117,16 +117,16 @@ def test_a_token_that_expired_on_another_member(
     with TcpProxy(home.endpoint) as proxy:
         store = make_store([proxy.endpoint, away.endpoint], **APP)
         leader = store.enrol("mail", b"", 30, deadline=soon())
-        token = store._gateway.token(soon())
+        token = store._client.token(soon())
         limit = soon(4.0)
         while CLOCK.now() < limit:
             store.renew(leader, leading=True, deadline=soon())
-        assert store._gateway.token(soon()) == token
+        assert store._client.token(soon()) == token
         proxy.cut()
 
         assert store.renew(leader, leading=True, deadline=soon()) == 30.0
         store.commit("mail", [Write("job", b"1")], candidacy=leader, deadline=soon())
-        assert store._gateway.token(soon()) != token
+        assert store._client.token(soon()) != token
 
 
 def test_a_commit_under_an_expired_token(
@@ -136,10 +136,10 @@ def test_a_commit_under_an_expired_token(
     cluster = guarded(make_cluster, namespace)
     store = make_store(cluster.endpoints, **APP)
     leader = store.enrol("mail", b"", 30, deadline=soon())
-    store._gateway._token = "nonsense.1"
+    store._client._token = "nonsense.1"
 
     store.commit("mail", [Write("job", b"1")], candidacy=leader, deadline=soon())
-    store._gateway._token = "nonsense.1"
+    store._client._token = "nonsense.1"
     # The watch is rejected too; the look that follows every wait logs in again.
     store.wait(leader, store.standing(leader, deadline=soon()), timeout=0.2)
     assert store.standing(leader, deadline=soon()).leads

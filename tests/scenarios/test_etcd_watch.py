@@ -96,7 +96,7 @@ def test_closing_the_store_ends_its_waits(store: EtcdStore) -> None:
         Background(lambda: watch.wait(ABSENT, timeout=3600.0)),
     ]
     limit = soon()
-    while len(store._gateway._streams) < 3:
+    while len(store._client._streams) < 3:
         assert CLOCK.now() < limit
 
     store.close()
@@ -118,7 +118,7 @@ def test_a_wake_during_the_connect(etcd: EtcdCluster, make_store: MakeStore) -> 
             Background(lambda: watch.wait(ABSENT, timeout=60.0)),
         ]
         limit = soon()
-        while len(store._gateway._streams) < 2:
+        while len(store._client._streams) < 2:
             assert CLOCK.now() < limit
 
         assert [wait.over(within=0.2) for wait in waits] == [False, False]
@@ -263,7 +263,7 @@ def test_a_fork_leaves_the_stream_of_its_parent_alone(store: EtcdStore) -> None:
     watch = store.watch("mail", "control/")
     wait = waiting(watch, ABSENT)
     limit = soon()
-    while not store._gateway._streams:
+    while not store._client._streams:
         assert CLOCK.now() < limit
 
     assert in_forked_child(watch.wake) == "None"
@@ -290,7 +290,7 @@ def test_what_strangers_left_is_no_election(
             etcd.etcdctl("put", f"{namespace}/{folder}/{key}", "1")
     etcd.etcdctl("put", f"{namespace}/elections", "1")
     etcd.etcdctl("put", f"{namespace}/ledger0/other/k", "1")
-    gateway = store._gateway
+    gateway = store._client
     gateway.call(
         wire.TXN,
         wire.txn([], [wire.put(f"{namespace}/ledger/".encode() + b"\xff\xfe/k", b"")]),

@@ -12,8 +12,10 @@ from leader_jobs.clock import SystemClock
 from leader_jobs.exceptions import StoreRefused, StoreUnavailable
 from leader_jobs.stores import _etcd_wire as wire
 from leader_jobs.stores._etcd_answers import Refusal
-from leader_jobs.stores._etcd_http import Gateway
+from leader_jobs.stores._etcd_client import Client
+from leader_jobs.stores._etcd_http import HttpTransport
 from leader_jobs.stores._etcd_login import Credentials, parse_endpoints
+from leader_jobs.stores._etcd_socket import Connection
 from testsupport.background import Background
 from testsupport.odd_gateway import Answer, OddGateway, Question, reply
 
@@ -23,20 +25,21 @@ FINE = reply({"header": HEADER})
 
 
 class Connect(Protocol):
-    """Makes a gateway on endpoints, closed with the test; each try may take 0.3 s."""
+    """Makes a client on endpoints, closed with the test; each try may take 0.3 s."""
 
-    def __call__(self, *endpoints: str, **options: Any) -> Gateway: ...
+    def __call__(self, *endpoints: str, **options: Any) -> Client: ...
 
 
 @pytest.fixture
 def connect() -> Iterator[Connect]:
-    """Return how to make a gateway."""
+    """Return how to make a client."""
     with ExitStack() as stack:
 
-        def make(*endpoints: str, **options: Any) -> Gateway:
+        def make(*endpoints: str, **options: Any) -> Client:
             timeout = options.pop("call_timeout", 0.3)
-            client = Gateway(
-                parse_endpoints(endpoints), clock=CLOCK, call_timeout=timeout, **options
+            transport = HttpTransport(clock=CLOCK, tls=options.pop("tls", None))
+            client = Client(
+                parse_endpoints(endpoints), transport, clock=CLOCK, call_timeout=timeout, **options
             )
             stack.callback(client.close)
             return client
@@ -44,12 +47,18 @@ def connect() -> Iterator[Connect]:
         yield make
 
 
-def ask(client: Gateway, *, seconds: float = 2.0, repeatable: bool = True) -> wire.RangeReply:
+def ask(client: Client, *, seconds: float = 2.0, repeatable: bool = True) -> wire.RangeReply:
     """Read a key."""
     deadline = CLOCK.now() + seconds
     return client.call(
         wire.RANGE, wire.get(b"k"), wire.read_range, deadline=deadline, repeatable=repeatable
     )
+
+
+def idle(client: Client) -> list[Connection]:
+    """Return the connections that wait for the next call."""
+    assert isinstance(client._transport, HttpTransport)
+    return [connection for group in client._transport._idle.values() for connection in group]
 
 
 def one_after_another(*answers: Answer | None) -> Callable[[Question], Answer | None]:
@@ -206,7 +215,7 @@ def test_threads_have_connections_of_their_own(connect: Connect) -> None:
             call.result()
 
         assert server.connections == 8
-        assert sum(len(group) for group in client._idle.values()) == 4
+        assert len(idle(client)) == 4
 
 
 def test_an_idle_connection_that_was_closed_is_replaced(connect: Connect) -> None:
@@ -214,9 +223,9 @@ def test_an_idle_connection_that_was_closed_is_replaced(connect: Connect) -> Non
     with OddGateway(lambda _: reply({"header": HEADER}, hang_up=True)) as server:
         client = connect(server.endpoint)
         ask(client)
-        (idle,) = client._idle[client.current]
+        (connection,) = idle(client)
         limit = CLOCK.now() + 5.0
-        while not idle.stale():
+        while not connection.stale():
             assert CLOCK.now() < limit
 
         assert ask(client, repeatable=False).header.revision == 7
