@@ -9,6 +9,7 @@ whatever goes wrong with it is said once and costs time at a takeover, never a t
 import json
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -32,7 +33,9 @@ Introduction = dict[str, Any]
 _log = logging.getLogger(__name__)
 
 _GUARDIAN: Final = Path(__file__).with_name("_etcd_guardian.py")
-#: Seconds before a guardian that died is replaced once more, and that one is given to end.
+#: Signals that are meant for this process; a child begins with those blocked that its parent blocks.
+_NOT_FOR_IT: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+#: Seconds before a guardian that died is replaced once more, and that one gets to end.
 _REPLACE_EVERY: Final = 60.0
 _END_WITHIN: Final = 1.0
 
@@ -119,6 +122,7 @@ class Guard:
             if process is None or process.poll() is None or self._clock.now() < self._next_at:
                 return
             self._complain(f"it ended with status {process.returncode}; another one takes over")
+            self._next_at = self._clock.now() + _REPLACE_EVERY
             self._drop()
             self._begin()
 
@@ -150,7 +154,6 @@ class Guard:
     # -- the process ------------------------------------------------------------------------------
 
     def _begin(self) -> None:
-        self._next_at = self._clock.now() + _REPLACE_EVERY
         try:
             self._process, self._control = self._start()
         except (OSError, AttributeError, ValueError) as error:
@@ -171,6 +174,7 @@ class Guard:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         passed = (ourselves, self._lifeline[0])
+        unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, _NOT_FOR_IT)
         try:
             process = subprocess.Popen(  # noqa: S603  our own program
                 [sys.executable, "-I", "-S", str(_GUARDIAN), *map(str, passed)],
@@ -183,6 +187,7 @@ class Guard:
             ours.close()
             raise
         finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
             theirs.close()
             os.close(ourselves)
         return process, ours

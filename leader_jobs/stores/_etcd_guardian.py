@@ -12,7 +12,8 @@ Arguments: the descriptors of the process (``pidfd_open(2)``) and of the reading
 whose writing end is held by whatever must be gone too before anybody else may lead. Standard input
 is a socket of packets, each a JSON object: at first how to reach the cluster (``endpoints``, ``tls``,
 ``login``, ``token``), then ``{"guard": id, "request": [path, body], "patience": seconds}`` and
-``{"release": id}``.
+``{"release": id}``. It is started with the signals blocked that ask processes to end: they are for
+whom it guards, whose whole group or unit may get them.
 
 At the death, which may be one of memory or of a disk, it needs nothing that it has not loaded,
 except for TLS, which would cost as much memory as all the rest. It imports little for the same reason.
@@ -22,14 +23,12 @@ import contextlib
 import json
 import os
 import select
-import signal
 import socket
 import sys
 import time
 
 # The clock of leader_jobs.clock; a program run in isolated mode can not import the library.
 _BOOT_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-_CONTROL_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _PACKET = 1 << 16
 #: Seconds that one try at one endpoint may take, and between two rounds of all of them.
 _TRY = 1.0
@@ -168,7 +167,5 @@ class Guardian:
 
 
 if __name__ == "__main__":
-    for _number in _CONTROL_SIGNALS:  # they are for whom we guard, and its whole group may get them
-        signal.signal(_number, signal.SIG_IGN)
     os.chdir("/")
     Guardian(*map(int, sys.argv[1:])).run()
