@@ -1,11 +1,12 @@
 """
-What goes along with a process that stands in elections: probes, metrics, hooks; as its settings say.
+What goes along with a process that stands in elections: probes, metrics, hooks, as its settings say;
+and what systemd is told, where it listens.
 
 Every entry point puts it together here, so that all of them know the same settings and options::
 
     with Escort(settings) as escort:
         part = job_part(…, observers=escort.observers)
-        Service([part], grace=settings.grace).run()
+        Service([part], grace=settings.grace, leaving=escort.leave).run()
 """
 
 import os
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from leader_jobs.hooks import Hooks
     from leader_jobs.metrics import Metrics
     from leader_jobs.probe_server import ProbeServer
+    from leader_jobs.probes import Probes
+    from leader_jobs.systemd import Notifier
 
 __all__ = ["OPTIONS", "Escort", "add_options", "observe_everywhere"]
 
@@ -75,11 +78,13 @@ def add_options(parser: ArgumentParser) -> None:
 
 class Escort:
     """
-    Probes, metrics and hooks of one process; a context manager.
+    Probes, metrics and hooks of one process, and its word to systemd; a context manager.
 
     Args:
         settings: what is wanted.
-        serve: whether probes are answered by this process, where the settings name a port.
+        serve: whether this process speaks for itself: answers probes, where the settings name a port,
+            and tells systemd, where that listens (``NOTIFY_SOCKET``).
+        notify: False if it is not for this process to tell systemd, though it answers probes.
         clock: where moments and instants come from.
 
     Raises:
@@ -89,18 +94,25 @@ class Escort:
         observers: who is to be told of the events of this process's candidates.
         pid: the process it was made in.
 
-    In the child of a fork it does nothing.
+    In the child of a fork it does nothing. Where systemd listens, what this process starts is not to
+    know of it: ``NOTIFY_SOCKET`` is removed from the environment.
     """
 
     def __init__(
-        self, settings: Settings, *, serve: bool = True, clock: Clock | None = None
+        self,
+        settings: Settings,
+        *,
+        serve: bool = True,
+        notify: bool = True,
+        clock: Clock | None = None,
     ) -> None:
         clock = clock or SystemClock()
         self.pid: Final = os.getpid()
         metrics = _metrics_of(settings)
         self._hooks = _hooks_of(settings, clock)
         self._server = _server_of(settings, metrics, clock) if serve else None
-        own = (observer for observer in (metrics, self._hooks) if observer is not None)
+        self._notifier = _notifier_of(settings, clock) if serve and notify else None
+        own = (each for each in (metrics, self._hooks, self._notifier) if each is not None)
         self.observers: Final[tuple[Observer, ...]] = (*_everywhere, *own)
 
     @property
@@ -110,18 +122,27 @@ class Escort:
 
     def start(self) -> None:
         """
-        Answer probes, from now on.
+        Answer probes, and tell systemd, from now on.
 
         Raises:
             ConfigurationError: the port is taken, or can not be listened on for another reason.
         """
         if self._server is not None:
             self._server.start()
+        if self._notifier is not None:
+            self._notifier.start()
+
+    def leave(self) -> None:
+        """Have systemd know that this process was asked to end; a signal handler may call it."""
+        if self._notifier is not None:
+            self._notifier.leave()
 
     def close(self) -> None:
         """Answer no more, and wait, for a limited time, for hooks; candidates have to be stopped before."""
         if self.pid != os.getpid():
             return
+        if self._notifier is not None:
+            self._notifier.close()
         if self._hooks is not None:
             self._hooks.close()
         if self._server is not None:
@@ -160,8 +181,22 @@ def _server_of(settings: Settings, metrics: "Metrics | None", clock: Clock) -> "
     if settings.probe_port is None:
         return None
     from leader_jobs.probe_server import ProbeServer
+
+    probes = _probes_of(settings, metrics, clock)
+    return ProbeServer(probes, host=settings.probe_host, port=settings.probe_port, clock=clock)
+
+
+def _notifier_of(settings: Settings, clock: Clock) -> "Notifier | None":
+    if "NOTIFY_SOCKET" not in os.environ:
+        return None
+    from leader_jobs.systemd import Notifier
+
+    probes = _probes_of(settings, None, clock)
+    return Notifier.of_environment(os.environ, livez=lambda: probes.answer("/livez"), clock=clock)
+
+
+def _probes_of(settings: Settings, metrics: "Metrics | None", clock: Clock) -> "Probes":
     from leader_jobs.probes import Probes
 
     exposition = None if metrics is None else metrics.exposition
-    probes = Probes(lambda: settings, metrics=exposition, clock=clock)
-    return ProbeServer(probes, host=settings.probe_host, port=settings.probe_port, clock=clock)
+    return Probes(lambda: settings, metrics=exposition, clock=clock)

@@ -8,7 +8,7 @@ runs finish within the grace time, resigns and returns; the second one does not 
 import logging
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -63,12 +63,21 @@ class Service:
     Args:
         parts: what to run.
         grace: seconds that running work gets to finish.
+        leaving: called when it is the first time to stop, by a signal or for want of work.
         clock: where moments come from.
     """
 
-    def __init__(self, parts: Sequence[Part], *, grace: float, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        parts: Sequence[Part],
+        *,
+        grace: float,
+        leaving: Callable[[], None] | None = None,
+        clock: Clock | None = None,
+    ) -> None:
         self._parts = tuple(parts)
         self._grace = grace
+        self._leaving = leaving
         self._clock: Clock = clock or SystemClock()
         self._mailbox = Mailbox()
         self._stopping = False
@@ -112,6 +121,8 @@ class Service:
             left -= number == NOTE
             if first is None:
                 first = self._clock.now()
+                if self._leaving is not None:
+                    self._leaving()
                 self._stop_parts(now=False, number=number)
             elif number != NOTE and self._clock.now() - first > _ONE_SIGNAL:
                 self._stop_parts(now=True, number=number)

@@ -25,7 +25,7 @@ from celery.beat import Scheduler
 from leader_jobs.adapters.celery_node import BeatNode
 from leader_jobs.adapters.celery_settings import configure, options_of, settings_of
 from leader_jobs.adapters.celery_timetable import scheduler_class
-from leader_jobs.config import redact
+from leader_jobs.config import Settings, redact
 from leader_jobs.escort import Escort
 from leader_jobs.exceptions import ConfigurationError
 
@@ -60,7 +60,7 @@ class LeaderScheduler(Scheduler):
             self._settings = settings_of(app)
             self._class = scheduler_class(self.wrapped or options_of(app).beat_scheduler)
             # Here, because beat would not say why it ends if its first tick found the port taken.
-            self._escort = None if lazy else Escort(self._settings)
+            self._escort = None if lazy else _escort_of(self._settings)
             if self._escort is not None:
                 self._escort.start()
         except ConfigurationError as error:
@@ -108,7 +108,7 @@ class LeaderScheduler(Scheduler):
     def _begin(self) -> BeatNode:
         escort = self._escort
         if escort is None or escort.pid != os.getpid():  # we were forked since we were made
-            escort = Escort(self._settings)
+            escort = _escort_of(self._settings)
             escort.start()
         return BeatNode(self.app, self._settings, self._class, self._arguments, escort)
 
@@ -134,10 +134,21 @@ class LeaderScheduler(Scheduler):
             self._escort.close()
 
 
+def _escort_of(settings: Settings) -> Escort:
+    """Return what goes along with beat; embedded in a worker, it is not the service that systemd knows."""
+    return Escort(settings, notify=_worker() is None)
+
+
+def _worker() -> int | None:
+    """Return the process id of the worker whose child this process is, or None."""
+    parent: int | None = getattr(current_process(), "_parent_pid", None)
+    return parent
+
+
 def _is_orphan() -> bool:
     """Whether this is a worker's child that outlived it; the next worker has a beat of its own."""
-    parent = getattr(current_process(), "_parent_pid", None)
-    return parent is not None and os.getppid() != parent
+    worker = _worker()
+    return worker is not None and os.getppid() != worker
 
 
 class LeaderDatabaseScheduler(LeaderScheduler):

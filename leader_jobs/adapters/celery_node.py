@@ -107,6 +107,7 @@ class BeatNode:
         """Bring the batch in hand to an end, and resign; waits for no longer than the grace time."""
         if self.pid != os.getpid():
             return  # a copy, made by a fork
+        self._escort.leave()
         self._stopping.set()
         self._wake.set()
         self._candidate.release()

@@ -146,7 +146,8 @@ class LeaderJobs(bootsteps.StartStopStep):
         if elections or any(Restriction.of(task.run) for task in app.tasks.values()):
             settings = settings_of(app)
             if not options.get("beat"):
-                self._escort = Escort(settings, clock=_clock)
+                # It stands in no election: it can not tell when it is ready.
+                self._escort = Escort(settings, notify=False, clock=_clock)
         if elections:
             celery_consuming.install(app)
 

@@ -105,7 +105,7 @@ def stand(
         # Not before: what the first contact has to say, if it fails, is in that one line.
         _show_log_lines(verbosity)
         with company:
-            ended = Service(made, grace=settings.grace).run()
+            ended = Service(made, grace=settings.grace, leaving=company.leave).run()
         if not ended:
             _leave_threads_behind()
     return made[0].work.exit_status
