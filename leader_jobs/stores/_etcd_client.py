@@ -263,6 +263,11 @@ class Client:
         finally:
             self._login_lock.release()
 
+    @property
+    def known_token(self) -> str:
+        """The token in use, without logging in for one; empty if there is none."""
+        return self._token or ""
+
     def _log_in(self, credentials: Credentials, deadline: float) -> str:
         try:
             password = credentials.read_password()

@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -22,8 +22,7 @@ from typing import Any, Final
 from leader_jobs.clock import Clock
 from leader_jobs.exceptions import ConfigurationError
 from leader_jobs.stores import _etcd_wire as wire
-from leader_jobs.stores._etcd_login import Credentials
-from leader_jobs.stores._etcd_socket import Endpoint
+from leader_jobs.stores._etcd_connect import Access
 
 __all__ = ["Guard", "Introduction", "introduce"]
 
@@ -40,29 +39,21 @@ _REPLACE_EVERY: Final = 60.0
 _END_WITHIN: Final = 1.0
 
 
-def introduce(
-    endpoints: Iterable[Endpoint],
-    files: tuple[Path | None, Path | None, Path | None] | None,
-    credentials: Credentials | None,
-    *,
-    token: str,
-) -> Introduction:
+def introduce(access: Access, *, token: str) -> Introduction:
     """
     Return what a guardian is told of the cluster; it goes through a socket that nobody else holds.
 
     Args:
-        endpoints: the members, in the order to try them.
-        files: of the authority, the certificate and its key; None for plain HTTP.
-        credentials: whom to log in as if *token* is not good any more.
+        access: where it is, and how to be let in.
         token: the one in use.
     """
-    login = None
+    login, credentials = None, access.credentials
     if credentials is not None:
         with suppress(ConfigurationError):  # the store itself says so, when it has to log in
             login = wire.authenticate(credentials.user, credentials.read_password())
     return {
-        "endpoints": [[endpoint.host, endpoint.port] for endpoint in endpoints],
-        "tls": files and [file and str(file.absolute()) for file in files],
+        "endpoints": [[endpoint.host, endpoint.port] for endpoint in access.endpoints],
+        "tls": access.files and [file and str(file.absolute()) for file in access.files],
         "login": login and [wire.AUTHENTICATE, json.dumps(login)],
         "token": token,
     }

@@ -309,8 +309,7 @@ class EtcdStore:
         )
 
     def _introduce(self) -> Introduction:
-        access = self._access
-        return introduce(access.endpoints, access.files, access.credentials, token="")
+        return introduce(self._access, token=self._client.known_token)
 
     def lifeline(self, candidacy: Candidacy) -> tuple[int, ...]:
         """Return what keeps a guarded lease from being revoked; this store sees no processes."""
