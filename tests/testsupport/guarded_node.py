@@ -53,12 +53,20 @@ class GuardedNode:
                 env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
                 **popen,
             )
-        self.guardian = self._number("guardian")
+        try:
+            self.guardian = self._number("guardian")
+        except BaseException:
+            self.close()
+            raise
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End it, if it has not."""
         self.kill()
         for pipe in (self.process.stdin, self.process.stdout):
             assert pipe is not None
