@@ -22,7 +22,7 @@ from leader_jobs.config import Settings
 from leader_jobs.stores.factory import open_store
 from testsupport.processes import children_of, time_of_death
 
-__all__ = ["GuardedNode"]
+__all__ = ["GuardedNode", "guardian_of"]
 
 _ELECTION = "mail"
 
