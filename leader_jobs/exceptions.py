@@ -41,6 +41,14 @@ class StoreUnavailable(StoreError):
     """
 
 
+class HistoryRewound(StoreUnavailable):
+    """
+    The store's history was taken back: a snapshot was restored, or another store answers.
+
+    What was done before may not have happened; candidacies of before are over.
+    """
+
+
 class StoreRefused(StoreError):
     """The store answered and said no: credentials, rights, TLS or a request it does not accept."""
 

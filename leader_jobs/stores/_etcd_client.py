@@ -29,6 +29,7 @@ from leader_jobs.stores._etcd_answers import (
     TokenRejected,
     Unanswered,
 )
+from leader_jobs.stores._etcd_history import History
 from leader_jobs.stores._etcd_login import Credentials
 from leader_jobs.stores._etcd_socket import Endpoint
 from leader_jobs.stores._etcd_transport import Stream, Transport
@@ -90,17 +91,23 @@ class Client:
         self._turn = 0
         #: Endpoints that were left and have not answered since: said once, not at every try.
         self._silent: set[Endpoint] = set()
-        self.forget()
+        #: What the answers have shown.
+        self.history = History(clock)
+        self._reset()
+
+    def _reset(self) -> None:
+        self._streams: set[Stream] = set()
+        self._lock = threading.Lock()
+        self._login_lock = threading.Lock()
 
     def forget(self) -> None:
         """Drop connections and locks without touching them: in the child they are the parent's."""
         with warnings.catch_warnings():
             # The child's copies of the descriptors close as they go; on the wire nothing happens.
             warnings.simplefilter("ignore", ResourceWarning)
-            self._streams: set[Stream] = set()
             self._transport.forget()
-        self._lock = threading.Lock()
-        self._login_lock = threading.Lock()
+            self._reset()
+        self.history.forget()
 
     def close(self) -> None:
         """Close idle connections and end the streams; calls that come later open new ones."""
@@ -135,12 +142,14 @@ class Client:
             Refusal: the server said no.
             StoreRefused: the login or TLS does not work, or this is not etcd.
             StoreUnavailable: the outcome is unknown.
+            HistoryRewound: likewise, and what is known from earlier calls counts no more.
         """
+        mark = self.history.mark()
         for again in (False, True):
             token = self.token(deadline)
             request = _Request(path, body, read, token, self._call_timeout, repeatable)
             try:
-                return self._persist(request, deadline)
+                reply = self._persist(request, deadline)
             except TokenRejected as error:
                 self.reject(token)
                 if self._credentials is None:
@@ -149,6 +158,9 @@ class Client:
                 if again:
                     msg = f"etcd rejects the token it has just given out: {error}"
                     raise StoreRefused(msg) from error
+            else:
+                self.history.check(mark, reply)
+                return reply
         raise AssertionError  # pragma: no cover  the second round returns or raises
 
     def _persist(self, request: _Request[T], deadline: float) -> T:

@@ -46,6 +46,7 @@ __all__ = [
     "leads",
     "lease",
     "modified",
+    "modified_since",
     "newer",
     "news",
     "predecessor",
@@ -201,6 +202,16 @@ def modified(key: bytes, revision: int) -> Json:
     }
 
 
+def modified_since(key: bytes, revision: int) -> Json:
+    """Compare: *key* was last changed at *revision* or later."""
+    return {
+        "key": _text(key),
+        "target": "MOD",
+        "result": "GREATER",
+        "mod_revision": str(revision - 1),
+    }
+
+
 def leads(prefix: bytes, token: int) -> Json:
     """Compare: no key under *prefix* was created before *token*."""
     return {
@@ -252,11 +263,12 @@ def watch(key: bytes, *, prefix: bool = False, start: int = 0, deletes_only: boo
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """Who answered, in which raft term, at which revision of the store."""
+    """Who answered, in which raft term, at which revision of which cluster (0: it does not say)."""
 
     member_id: int
     raft_term: int
     revision: int
+    cluster_id: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -373,6 +385,7 @@ def _header(reply: Json) -> Header:
         member_id=_int(header, "member_id"),
         raft_term=_int(header, "raft_term"),
         revision=_int(header, "revision"),
+        cluster_id=_int(header, "cluster_id"),
     )
 
 

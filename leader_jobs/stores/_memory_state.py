@@ -4,13 +4,14 @@ All that the store in memory keeps of one process: electorates, registers, and w
 
 import os
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
 from leader_jobs.clock import Clock
-from leader_jobs.stores.base import Candidacy, Record, Write
+from leader_jobs.stores.base import Candidacy, Origin, Record, Write
 
-__all__ = ["Electorate", "MemoryWatch", "Seat", "State"]
+__all__ = ["Electorate", "MemoryWatch", "Seat", "Snapshot", "State"]
 
 
 @dataclass(slots=True, eq=False)
@@ -62,12 +63,17 @@ class State:
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     revision: int = 0
+    #: How many candidacies there ever were; not taken back.
+    enrolled: int = 0
     electorates: dict[str, Electorate] = field(default_factory=dict)
     registers: dict[str, dict[str, Record]] = field(default_factory=dict)
     #: Who waits for records of which election, under which prefix.
     bells: dict[threading.Event, tuple[str, str]] = field(default_factory=dict)
     cut: set[str | None] = field(default_factory=set)
     losing: Collection[str] = ()
+    origin: Origin = field(default_factory=lambda: Origin(""))
+    #: Candidacies that stand although their history was taken back.
+    former: set[Candidacy] = field(default_factory=set)
 
     def is_cut(self, candidacy: Candidacy | None) -> bool:
         """Whether calls on behalf of this candidacy do not get through."""
@@ -83,6 +89,41 @@ class State:
         for bell, (watched, prefix) in self.bells.items():
             if watched == election and any(write.key.startswith(prefix) for write in writes):
                 bell.set()
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What a store held at one moment."""
+
+    revision: int
+    seats: Mapping[str, Mapping[str, Seat]]
+    registers: Mapping[str, Mapping[str, Record]]
+
+    @classmethod
+    def of(cls, state: State) -> Self:
+        """Copy what *state* holds; its lock is the caller's."""
+        return cls(
+            state.revision,
+            {name: dict(electorate.seats) for name, electorate in state.electorates.items()},
+            {name: dict(register) for name, register in state.registers.items()},
+        )
+
+    @property
+    def candidacies(self) -> set[Candidacy]:
+        """Who stands in it."""
+        return {seat.candidacy for seats in self.seats.values() for seat in seats.values()}
+
+    def restore(self, state: State) -> None:
+        """Put it in the place of what *state* holds; its lock is the caller's."""
+        state.revision = self.revision
+        for name, electorate in state.electorates.items():
+            for seat in electorate.seats.values():
+                seat.bell.set()
+            electorate.seats = dict(self.seats.get(name, {}))
+            electorate.tell_observers()
+        state.registers = {name: dict(register) for name, register in self.registers.items()}
+        for bell in state.bells:
+            bell.set()
 
 
 class MemoryWatch:

@@ -25,6 +25,7 @@ enrol candidates of its own, but candidacies of the parent are not its to renew 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
 from leader_jobs.exceptions import StoreRefused
@@ -34,6 +35,7 @@ __all__ = [
     "Candidacy",
     "Entrant",
     "Limits",
+    "Origin",
     "Record",
     "Standing",
     "Store",
@@ -180,6 +182,21 @@ class Limits:
             raise StoreRefused(msg)
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """
+    Where a store's answers come from, as far as this process can tell.
+
+    Attributes:
+        cluster: the store's own name for its history; empty where it has none, or has not answered.
+        seen_until: when a history that this process saw taken back last answered it; None if it saw
+            none. A record written since then is of the present one.
+    """
+
+    cluster: str
+    seen_until: datetime | None = None
+
+
 class Watch(Protocol):
     """
     Word of changes in a part of a register, for one thread that waits for them again and again.
@@ -218,6 +235,17 @@ class Store(Protocol):
     @property
     def description(self) -> str:
         """The store in a few words for logs and pages: no password in it."""
+        ...
+
+    @property
+    def origin(self) -> Origin:
+        """
+        Where answers come from at present; nothing is asked.
+
+        A store that notices that its history was taken back says so here. Then `renew` and `standing`
+        raise `CandidacyLost` for every candidacy of before and commits under them are `Fenced`,
+        whatever stands in the store; other calls that were under way raise `StoreUnavailable`.
+        """
         ...
 
     def enrol(self, election: str, proposal: bytes, ttl: float, *, deadline: float) -> Candidacy:

@@ -19,7 +19,8 @@ import math
 import os
 import threading
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -27,6 +28,7 @@ from leader_jobs.clock import Clock
 from leader_jobs.config import Settings
 from leader_jobs.exceptions import (
     CandidacyLost,
+    HistoryRewound,
     StoreError,
     StoreRefused,
     StoreUnavailable,
@@ -49,6 +51,7 @@ from leader_jobs.stores.base import (
     Candidacy,
     Entrant,
     Limits,
+    Origin,
     Record,
     Standing,
     Survey,
@@ -88,7 +91,7 @@ class EtcdStore:
 
     Nothing is sent before the first call. Names are resolved by the system, which no deadline
     bounds. A token is a create revision: restoring a snapshot without ``--bump-revision`` takes
-    revisions back and tokens with them.
+    revisions back and tokens with them, which `_etcd_history` notices.
     """
 
     def __init__(
@@ -164,6 +167,11 @@ class EtcdStore:
         """The members and the namespace."""
         return f"{self._access} (namespace {self._keys.namespace})"
 
+    @property
+    def origin(self) -> Origin:
+        """The cluster, and when a history of it that was taken back last answered."""
+        return self._client.history.origin
+
     # The electorate
 
     def enrol(self, election: str, proposal: bytes, ttl: float, *, deadline: float) -> Candidacy:
@@ -174,6 +182,7 @@ class EtcdStore:
         The grant is not repeated when its outcome is unknown: an orphaned lease expires by itself.
         """
         prefix = self._keys.electorate(election)
+        mark = self._client.history.mark()
         lease = self._client.call(
             wire.GRANT,
             wire.grant(math.ceil(ttl)),
@@ -194,6 +203,7 @@ class EtcdStore:
             raise
         token = reply.header.revision if reply.succeeded else self._own_entry(reply, lease.id)
         candidacy = Candidacy(election, f"{lease.id:x}", token, float(lease.ttl))
+        self._client.history.bear(candidacy, mark)
         self._waiter(candidacy)
         return candidacy
 
@@ -221,6 +231,10 @@ class EtcdStore:
         if candidacy in self._inherited:
             raise _lost(candidacy, "it is the parent process's")
         self._guard.tend()
+        with self._in_this_history(candidacy):
+            return self._renew(candidacy, leading, deadline)
+
+    def _renew(self, candidacy: Candidacy, leading: bool, deadline: float) -> float:
         body = wire.lease(_lease_id(candidacy))
         while True:
             lease = self._client.call(wire.KEEPALIVE, body, wire.read_lease, deadline=deadline)
@@ -236,6 +250,15 @@ class EtcdStore:
                 msg = f"etcd's members disagree; keepalives of {candidacy.id} can not be trusted"
                 raise StoreUnavailable(msg)
             self._clock.wait(threading.Event(), _PAIR_PAUSE)
+
+    @contextmanager
+    def _in_this_history(self, candidacy: Candidacy) -> Iterator[None]:
+        """Have a candidacy be lost whose history was taken back, even where its key came with it."""
+        try:
+            self._client.history.confirm(candidacy)
+            yield
+        except HistoryRewound as error:
+            raise _lost(candidacy, str(error)) from error
 
     def _confirm(self, candidacy: Candidacy, deadline: float) -> wire.Header:
         """Return who saw our key still there, linearizably."""
@@ -257,7 +280,8 @@ class EtcdStore:
             [wire.created(self._keys.candidate(candidacy), candidacy.token)],
             [wire.predecessor(prefix, candidacy.token)],
         )
-        reply = self._client.call(wire.TXN, body, wire.read_txn, deadline=deadline)
+        with self._in_this_history(candidacy):
+            reply = self._client.call(wire.TXN, body, wire.read_txn, deadline=deadline)
         if not reply.succeeded:
             raise _lost(candidacy, "its key is gone")
         ahead = next(iter(_first(reply)), None)
@@ -330,6 +354,7 @@ class EtcdStore:
         key = self._keys.candidate(candidacy)
         body = wire.txn([wire.created(key, candidacy.token)], [wire.delete(key)])
         self._client.call(wire.TXN, body, wire.read_txn, deadline=deadline)
+        self._client.history.bury(candidacy)
         try:
             self._client.call(
                 wire.REVOKE, wire.lease(_lease_id(candidacy)), dict, deadline=deadline

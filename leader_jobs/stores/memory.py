@@ -5,8 +5,8 @@ It keeps the whole contract of `leader_jobs.stores.base`, so what passes here pa
 as that contract goes. Leases run out by the given clock and are looked at lazily, at each call.
 
 What a real store does once in a year can be had at will: `MemoryStore.cut` and `MemoryStore.restore`
-(nothing gets through), `MemoryStore.lose_reply` (done, but the caller never learns), and
-`MemoryStore.expire` (a living lease is revoked).
+(nothing gets through), `MemoryStore.lose_reply` (done, but the caller never learns),
+`MemoryStore.expire` (a living lease is revoked), and `MemoryStore.take_back` (a snapshot is restored).
 """
 
 import os
@@ -23,12 +23,13 @@ from leader_jobs.exceptions import (
     StoreUnavailable,
 )
 from leader_jobs.names import is_election, runners_of
-from leader_jobs.stores._memory_state import Electorate, MemoryWatch, Seat, State
+from leader_jobs.stores._memory_state import Electorate, MemoryWatch, Seat, Snapshot, State
 from leader_jobs.stores.base import (
     ABSENT,
     Candidacy,
     Entrant,
     Limits,
+    Origin,
     Record,
     Standing,
     Survey,
@@ -49,13 +50,15 @@ class MemoryStore:
     Args:
         clock: what leases and deadlines are measured on; usually a `leader_jobs.testing.ManualClock`.
         limits: what one commit may carry; small ones put a caller's packing to the test.
+        cluster: what its `origin` is called; with a name it is a store whose history can be taken back.
     """
 
     _named: ClassVar[dict[str, "MemoryStore"]] = {}
 
-    def __init__(self, clock: Clock, *, limits: Limits = _LIMITS) -> None:
+    def __init__(self, clock: Clock, *, limits: Limits = _LIMITS, cluster: str = "") -> None:
         self._clock = clock
         self._limits = limits
+        self._cluster = cluster
         self._states: dict[int, State] = {}
 
     @classmethod
@@ -79,13 +82,20 @@ class MemoryStore:
         """The store in a few words."""
         return "memory of this process"
 
+    @property
+    def origin(self) -> Origin:
+        """What `take_back` makes of it; see `Store.origin`."""
+        with self._state.lock:
+            return self._state.origin
+
     def enrol(self, election: str, proposal: bytes, ttl: float, *, deadline: float) -> Candidacy:
         """Stand in *election*; exactly *ttl* seconds are granted."""
         with self._call("enrol", deadline) as state:
             electorate = self._electorate(state, election)
             state.revision += 1
+            state.enrolled += 1
             # The process id keeps a parent's candidacies unknown to the child of a fork.
-            name = f"{os.getpid()}-{state.revision}"
+            name = f"{os.getpid()}-{state.enrolled}"
             candidacy = Candidacy(election, name, state.revision, ttl)
             electorate.add(Seat(candidacy, proposal, self._clock.now() + ttl))
             return candidacy
@@ -289,11 +299,34 @@ class MemoryStore:
             if candidacy.id in electorate.seats:
                 electorate.remove(candidacy.id)
 
+    def snapshot(self) -> Snapshot:
+        """Return a copy of all there is, for `take_back`."""
+        state = self._state
+        with state.lock:
+            return Snapshot.of(state)
+
+    def take_back(self, snapshot: Snapshot, *, cluster: str = "", unseen: bool = False) -> None:
+        """
+        Restore *snapshot* in the place of what there is, as an operator of etcd may.
+
+        Args:
+            snapshot: what to restore; living candidacies in it go on living.
+            cluster: the name of the history that begins; the former one's if empty.
+            unseen: whether this process does not notice, as one that was started afterwards would not.
+        """
+        state = self._state
+        with state.lock:
+            snapshot.restore(state)
+            seen_until = state.origin.seen_until if unseen else self._clock.utcnow()
+            state.origin = Origin(cluster or state.origin.cluster, seen_until)
+            state.former |= set() if unseen else snapshot.candidacies
+
     @property
     def _state(self) -> State:
         # One per process: the child of a fork must not touch its parent's lock, which may be held.
         pid = os.getpid()
-        return self._states.get(pid) or self._states.setdefault(pid, State())
+        found = self._states.get(pid)
+        return found or self._states.setdefault(pid, State(origin=Origin(self._cluster)))
 
     @contextmanager
     def _call(
@@ -324,14 +357,14 @@ class MemoryStore:
 
     def _seat(self, state: State, candidacy: Candidacy) -> Seat:
         seat = self._electorate(state, candidacy.election).seats.get(candidacy.id)
-        if seat is None:
+        if seat is None or candidacy in state.former:
             msg = f"candidacy {candidacy.id} of {candidacy.election!r} is gone; enrol again"
             raise CandidacyLost(msg)
         return seat
 
     def _check_leads(self, state: State, candidacy: Candidacy) -> None:
         first = next(iter(self._electorate(state, candidacy.election).seats), None)
-        if first != candidacy.id:
+        if first != candidacy.id or candidacy in state.former:
             msg = f"the term {candidacy.token} of {candidacy.election!r} does not lead"
             raise Fenced(msg)
 

@@ -38,6 +38,7 @@ from leader_jobs.stores.base import (
     Candidacy,
     Entrant,
     Limits,
+    Origin,
     Record,
     Standing,
     Survey,
@@ -119,6 +120,11 @@ class SqliteStore:
     def description(self) -> str:
         """The store in a few words; see `Store.description`."""
         return f"SQLite database {self._path}"
+
+    @property
+    def origin(self) -> Origin:
+        """No name: an old copy of the file in its place is not noticed."""
+        return Origin("")
 
     def enrol(self, election: str, proposal: bytes, ttl: float, *, deadline: float) -> Candidacy:
         """Stand in *election*; the ttl is granted as asked. See `Store.enrol`."""

@@ -67,6 +67,10 @@ HEADER = {"cluster_id": "9", "member_id": "18446744073709551615", "revision": "7
             {"key": "aw==", "target": "MOD", "result": "EQUAL", "mod_revision": "4"},
         ),
         (
+            wire.modified_since(b"k", 4),
+            {"key": "aw==", "target": "MOD", "result": "GREATER", "mod_revision": "3"},
+        ),
+        (
             wire.leads(PREFIX, 8),
             {
                 "key": "cC8=",
@@ -140,7 +144,7 @@ def test_range_reply() -> None:
         }
     )
 
-    assert reply.header == wire.Header(member_id=2**64 - 1, raft_term=3, revision=7)
+    assert reply.header == wire.Header(member_id=2**64 - 1, raft_term=3, revision=7, cluster_id=9)
     assert reply.entries == (wire.Entry(b"k", b"", 4, 5, 7587848943239473664),)
     assert reply.more
 
