@@ -15,8 +15,8 @@ from leader_jobs.stores.factory import open_store
 
 
 def main() -> None:
-    """Run a node: arguments are the store's URL, the namespace, the ttl and the file to note in."""
-    url, namespace, ttl, path = sys.argv[1:]
+    """Run a node: arguments are the store's URL, the namespace, ttl, the file to note in, guardian."""
+    url, namespace, ttl, path, guardian = sys.argv[1:]
     clock = SystemClock()
     jobs = JobRegistry()
     notes = os.open(Path(path), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
@@ -27,7 +27,7 @@ def main() -> None:
         assert run is not None
         os.write(notes, f"{run.token} {clock.now()}\n".encode())
 
-    settings = Settings(store=url, namespace=namespace, ttl=float(ttl))
+    settings = Settings(store=url, namespace=namespace, ttl=float(ttl), guardian=guardian == "True")
     store = open_store(settings, clock=clock)
     part = job_part(
         settings,

@@ -17,13 +17,13 @@ from testsupport.certificates import Authority
 from testsupport.etcd import EtcdCluster
 from testsupport.etcd_fixtures import MakeCluster, MakeStore
 from testsupport.faultrounds import ROUNDS
-from testsupport.guarded_node import GuardedNode
+from testsupport.guarded_node import ELECTION, GuardedNode
 from testsupport.processes import is_alive, time_of_death
 
 pytestmark = pytest.mark.etcd
 
 CLOCK = SystemClock()
-ELECTION = "mail"
+
 Start = Callable[..., GuardedNode]
 
 

@@ -22,9 +22,10 @@ from leader_jobs.config import Settings
 from leader_jobs.stores.factory import open_store
 from testsupport.processes import children_of, time_of_death
 
-__all__ = ["GuardedNode", "guardian_of"]
+__all__ = ["ELECTION", "GuardedNode", "guardian_of"]
 
-_ELECTION = "mail"
+#: What it stands in.
+ELECTION = "mail"
 
 
 class GuardedNode:
@@ -158,7 +159,7 @@ def _main() -> None:
     logging.basicConfig(level=logging.INFO)
     settings = Settings.load(environ={}, **json.loads(sys.argv[1]))
     candidate = Candidate(
-        _ELECTION,
+        ELECTION,
         store=open_store(settings),
         node=settings.node,
         ttl=settings.ttl,
