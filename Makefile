@@ -8,6 +8,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SOURCES := leader_jobs django_app tests benchmarks example_project docs
 PEERS := .cache/bench-celery
+GRPC := .cache/grpc
 BENCHMARKS := calls ticks takeover standbys control pages admin_pages
 
 .DEFAULT_GOAL := help
@@ -35,6 +36,12 @@ else
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m "not slow"
 	$(BIN)/python -m pytest -m slow
 endif
+
+.PHONY: test-grpc
+# In an environment of its own, with the protobuf that etcd3 needs and without Django and its plugin.
+test-grpc: $(GRPC)/ready ## test etcd over gRPC (ARGS="-x": with arguments for pytest)
+	PYTHONPATH=tests $(GRPC)/bin/python -m pytest -c tests/grpc/pytest.toml --rootdir . \
+		--confcutdir tests/grpc tests/contract tests/grpc $(ARGS)
 
 .PHONY: soak
 soak: $(VENV)/with-test ## hurt beats, brokers and stores at random for minutes (SECONDS=300 SEED=1: for how long, and again)
@@ -102,6 +109,13 @@ $(PEERS)/ready: $(VENV)/ready pyproject.toml
 	@$(BIN)/python -m venv $(PEERS)
 	@$(PEERS)/bin/python -m pip --disable-pip-version-check --quiet install --upgrade "pip>=25.1"
 	@$(PEERS)/bin/python -m pip --disable-pip-version-check --quiet install --editable ".[celery]" --group bench-celery
+	@touch $@
+
+$(GRPC)/ready: $(VENV)/ready pyproject.toml
+	@echo "installing the dependency group 'grpc' into $(GRPC)"
+	@$(BIN)/python -m venv $(GRPC)
+	@$(GRPC)/bin/python -m pip --disable-pip-version-check --quiet install --upgrade "pip>=25.1"
+	@$(GRPC)/bin/python -m pip --disable-pip-version-check --quiet install --editable ".[etcd3]" --group grpc
 	@touch $@
 
 $(VENV)/with-dev: $(VENV)/ready pyproject.toml

@@ -76,7 +76,8 @@ class Settings:
 
     Attributes:
         store: URL of the store: ``sqlite:////abs/path``, ``etcd://host:port,host:port``,
-            ``etcds://…`` for etcd over TLS, or ``memory://name`` within one process.
+            ``etcds://…`` for etcd over TLS, ``etcd+grpc://…`` or ``etcds+grpc://…`` for etcd over
+            gRPC, or ``memory://name`` within one process.
         namespace: the prefix of every key in etcd; a SQLite file belongs to one application.
         election: the election that jobs belong to unless they name another.
         node: this node's label in logs and pages. A label, never an identity.
@@ -136,6 +137,12 @@ class Settings:
         _check_command("on_stepped_down", self.on_stepped_down)
         _check_store(self.store)
         self._check_credentials()
+        if self.guardian and "+grpc://" in self.store:
+            msg = (
+                "guardian is true, but a guardian speaks to etcd's JSON gateway and store begins with "
+                f"{self.store.partition('://')[0]}://; leave guardian out, or write etcd:// or etcds://"
+            )
+            raise ConfigurationError(msg)
 
     def _check_credentials(self) -> None:
         if self.password is not None and self.password_file is not None:
@@ -151,9 +158,11 @@ class Settings:
         if (self.cert_file is None) != (self.key_file is None):
             msg = "cert_file and key_file go together; set both or neither"
             raise ConfigurationError(msg)
-        if self.store.startswith("etcd://") and (self.ca_file or self.cert_file):
+        if self.plain and (self.ca_file or self.cert_file):
+            scheme = self.store.partition("://")[0]
             msg = (
-                "ca_file or cert_file is set but store begins with etcd://; write etcds:// for TLS"
+                f"ca_file or cert_file is set but store begins with {scheme}://; "
+                f"write {scheme.replace('etcd', 'etcds')}:// for TLS"
             )
             raise ConfigurationError(msg)
 
@@ -161,6 +170,11 @@ class Settings:
         shown = {f.name: getattr(self, f.name) for f in fields(self) if f.repr}
         shown["store"] = redact(self.store)
         return f"Settings({', '.join(f'{key}={value!r}' for key, value in shown.items())})"
+
+    @property
+    def plain(self) -> bool:
+        """Whether what goes to the store can be read on its way: etcd without TLS."""
+        return self.store.startswith(("etcd://", "etcd+grpc://"))
 
     @property
     def timing(self) -> Timing:
@@ -307,7 +321,8 @@ def _check_range(name: str, value: float, low: float, high: float, unit: str) ->
         raise ConfigurationError(msg)
 
 
-_SCHEMES: Final = ("sqlite", "etcd", "etcds", "memory")
+_ETCD: Final = ("etcd", "etcds", "etcd+grpc", "etcds+grpc")
+_SCHEMES: Final = ("sqlite", *_ETCD, "memory")
 
 
 def _check_store(url: str) -> None:
@@ -325,7 +340,7 @@ def _check_store(url: str) -> None:
             "own; write four slashes and an absolute path, sqlite:////var/lib/myapp/leader.sqlite3"
         )
         raise ConfigurationError(msg)
-    if scheme in ("etcd", "etcds") and "@" in rest:
+    if scheme in _ETCD and "@" in rest:
         msg = f"store is {redact(url)!r}: keep credentials out of the URL; set user and password"
         raise ConfigurationError(msg)
 

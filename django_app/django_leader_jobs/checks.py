@@ -114,12 +114,13 @@ def _check_kind(settings: Settings) -> Iterator[checks.CheckMessage]:
             "Use sqlite:////… for processes of one host, etcd://… for more; keep memory for tests.",
         )
     far = [host for host in endpoints_of(settings.store) if not is_local(host)]
-    if settings.store.startswith("etcd://") and settings.user is not None and far:
+    if settings.plain and settings.user is not None and far:
+        scheme = settings.store.partition("://")[0]
         yield warning(
             3,
-            f"{SETTING} has a password, and STORE begins with etcd://: it goes to {', '.join(far)} as "
-            "plain text.",
-            "Write etcds:// and have the servers use TLS.",
+            f"{SETTING} has a password, and STORE begins with {scheme}://: it goes to {', '.join(far)} "
+            "as plain text.",
+            f"Write {scheme.replace('etcd', 'etcds')}:// and have the servers use TLS.",
         )
 
 
@@ -135,7 +136,7 @@ def network_disk_of(path: Path | None) -> str | None:
 def endpoints_of(store: str) -> list[str]:
     """Return the hosts that the URL of an etcd store names; none for another kind of store."""
     scheme, _, rest = store.partition("://")
-    if scheme not in ("etcd", "etcds"):
+    if not scheme.startswith("etcd"):
         return []
     return [host_of(f"//{endpoint}") for endpoint in rest.split(",")]
 

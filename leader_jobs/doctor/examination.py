@@ -57,7 +57,7 @@ def _settings(settings: Settings) -> Iterator[Finding]:
         f"store {redact(settings.store)}, election {settings.election!r}, ttl {settings.ttl:g} s"
     )
     yield fine("settings", where)
-    if settings.user is not None and settings.store.startswith("etcd://"):
+    if settings.user is not None and settings.plain:
         yield warning(
             "settings",
             "the password goes over the network in plain text",

@@ -20,6 +20,7 @@ __all__ = [
     "Unanswered",
     "check",
     "headers",
+    "verdict",
 ]
 
 #: gRPC codes: https://grpc.io/docs/guides/status-codes/
@@ -79,12 +80,16 @@ def check(endpoint: Endpoint, status: int, text: bytes) -> wire.Json:
         if status != _OK:
             raise _explain(endpoint, status, text.decode("utf-8", "replace"))
         return reply
-    if problem.code == _UNAUTHENTICATED or any(s in problem.message for s in _STALE_TOKEN):
-        raise TokenRejected(problem.message)
-    if problem.code in _UNCERTAIN:
-        raise Unanswered(problem.message, sent=True)
-    msg = f"etcd refuses: {problem.message}"
-    raise Refusal(msg, problem.code)
+    raise verdict(problem.code, problem.message)
+
+
+def verdict(code: int, message: str) -> Exception:
+    """Return what to raise for an error of this gRPC code that a member answers with."""
+    if code == _UNAUTHENTICATED or any(s in message for s in _STALE_TOKEN):
+        return TokenRejected(message)
+    if code in _UNCERTAIN:
+        return Unanswered(message, sent=True)
+    return Refusal(f"etcd refuses: {message}", code)
 
 
 def _explain(endpoint: Endpoint, status: int, text: str) -> Exception:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from leader_jobs.clock import Clock
@@ -23,6 +24,7 @@ class Access:
     Attributes:
         endpoints: its members, in the order to try them.
         tls: whether they are reached over TLS.
+        grpc: whether over gRPC, not by the JSON gateway.
         ca_file: the authority of the servers' certificates; the system's if None.
         cert_file: our certificate.
         key_file: the key of that certificate.
@@ -31,6 +33,7 @@ class Access:
 
     endpoints: tuple[Endpoint, ...]
     tls: bool = False
+    grpc: bool = False
     ca_file: Path | None = None
     cert_file: Path | None = None
     key_file: Path | None = None
@@ -44,10 +47,11 @@ class Access:
         Raises:
             ConfigurationError: the URL makes no sense.
         """
-        endpoints, tls = split_url(settings.store)
+        address = split_url(settings.store)
         return cls(
-            endpoints=parse_endpoints(endpoints),
-            tls=tls,
+            endpoints=parse_endpoints(address.endpoints),
+            tls=address.tls,
+            grpc=address.grpc,
             ca_file=settings.ca_file,
             cert_file=settings.cert_file,
             key_file=settings.key_file,
@@ -62,17 +66,32 @@ class Access:
         return (self.ca_file, self.cert_file, self.key_file) if self.tls else None
 
     def __str__(self) -> str:
-        return f"{'etcds' if self.tls else 'etcd'}://{','.join(map(str, self.endpoints))}"
+        scheme = ("etcds" if self.tls else "etcd") + ("+grpc" if self.grpc else "")
+        return f"{scheme}://{','.join(map(str, self.endpoints))}"
 
     def transport(self, clock: Clock) -> Transport:
         """
         Return a transport to the members.
 
         Raises:
-            ConfigurationError: a file is missing or is not what it should be.
+            ConfigurationError: a file is missing or is not what it should be; for gRPC, the extra
+                ``etcd3`` is, or the process is one of greenlets.
         """
         tls = tls_context(*self.files) if self.files else None
-        return HttpTransport(clock=clock, tls=tls)
+        if not self.grpc:
+            return HttpTransport(clock=clock, tls=tls)
+        from leader_jobs.stores._etcd_grpc import GrpcTransport
+        from leader_jobs.stores._etcd_grpc_process import refuse_greenlets
+        from leader_jobs.stores._etcd_protobuf import load
+
+        refuse_greenlets(str(self))
+        grpc, messages = load(str(self))
+        if not self.files:
+            return GrpcTransport(grpc, messages, grpc.insecure_channel, clock=clock)
+        authority, certificate, key = (file and file.read_bytes() for file in self.files)
+        credentials = grpc.ssl_channel_credentials(authority, key, certificate)
+        dial = partial(grpc.secure_channel, credentials=credentials)
+        return GrpcTransport(grpc, messages, dial, clock=clock)
 
     def client(
         self, *, clock: Clock, call_timeout: float, endpoints: Sequence[Endpoint] | None = None

@@ -4,29 +4,55 @@ import ssl
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from leader_jobs.exceptions import ConfigurationError
 from leader_jobs.stores._etcd_socket import Endpoint
 
-__all__ = ["DEFAULT_PORT", "Credentials", "parse_endpoints", "split_url", "tls_context"]
+__all__ = [
+    "DEFAULT_PORT",
+    "Address",
+    "Credentials",
+    "parse_endpoints",
+    "split_url",
+    "tls_context",
+]
 
 DEFAULT_PORT: Final = 2379
 _MAX_PORT: Final = 65535
 
 
-def split_url(url: str) -> tuple[list[str], bool]:
+class Address(NamedTuple):
     """
-    Split ``etcd://h1:2379,h2`` or ``etcds://…``.
+    What the URL of an etcd store says.
 
-    Returns:
-        The endpoints as written, and whether they are reached over TLS.
+    Attributes:
+        endpoints: as written.
+        tls: whether they are reached over TLS.
+        grpc: whether over gRPC, not by the JSON gateway.
+    """
+
+    endpoints: list[str]
+    tls: bool
+    grpc: bool
+
+
+def split_url(url: str) -> Address:
+    """
+    Split ``etcd://h1:2379,h2``, or ``etcds://…``, ``etcd+grpc://…``, ``etcds+grpc://…``.
+
+    Raises:
+        ConfigurationError: it is the URL of something else.
     """
     scheme, _, rest = url.partition("://")
-    if scheme not in ("etcd", "etcds"):
-        msg = f"store is {url!r}: an etcd store begins with etcd:// or etcds://"
+    kind, _, transport = scheme.partition("+")
+    if kind not in ("etcd", "etcds") or scheme not in (kind, f"{kind}+grpc"):
+        msg = (
+            f"store is {url!r}: an etcd store begins with etcd:// or etcds://, or with "
+            "etcd+grpc:// or etcds+grpc://"
+        )
         raise ConfigurationError(msg)
-    return rest.removesuffix("/").split(","), scheme == "etcds"
+    return Address(rest.removesuffix("/").split(","), kind == "etcds", bool(transport))
 
 
 def parse_endpoints(texts: Iterable[str]) -> tuple[Endpoint, ...]:

@@ -71,13 +71,14 @@ _PAIR_PAUSE: Final = 0.05
 
 class EtcdStore:
     """
-    A store on etcd 3.4 or later, through its JSON gateway; implements `leader_jobs.stores.base.Store`.
+    A store on etcd 3.4 or later; implements `leader_jobs.stores.base.Store`.
 
     Args:
         endpoints: ``host:port`` of each member, in the order to try them; port 2379 if none is given.
         namespace: what every key begins with.
         clock: where moments come from.
         tls: whether to reach the members over TLS.
+        grpc: whether to speak gRPC to them, which needs the extra ``etcd3``, not to the JSON gateway.
         ca_file: the authority of the servers' certificates; the system's if None.
         cert_file: this client's certificate.
         key_file: the key of that certificate.
@@ -101,6 +102,7 @@ class EtcdStore:
         namespace: str,
         clock: Clock,
         tls: bool = False,
+        grpc: bool = False,
         ca_file: Path | None = None,
         cert_file: Path | None = None,
         key_file: Path | None = None,
@@ -115,6 +117,7 @@ class EtcdStore:
         self._access = Access(
             endpoints=parse_endpoints(endpoints),
             tls=tls,
+            grpc=grpc,
             ca_file=ca_file,
             cert_file=cert_file,
             key_file=key_file,
@@ -139,12 +142,13 @@ class EtcdStore:
         Raises:
             ConfigurationError: ``settings.store`` or a file it needs makes no sense.
         """
-        endpoints, tls = split_url(settings.store)
+        address = split_url(settings.store)
         return cls(
-            endpoints,
+            address.endpoints,
             namespace=settings.namespace,
             clock=clock,
-            tls=tls,
+            tls=address.tls,
+            grpc=address.grpc,
             ca_file=settings.ca_file,
             cert_file=settings.cert_file,
             key_file=settings.key_file,
@@ -326,7 +330,13 @@ class EtcdStore:
         return Waiter(self._client, clock=self._clock, call_timeout=self._call_timeout)
 
     def guard(self, candidacy: Candidacy) -> None:
-        """Have a process of its own revoke the lease when this one is dead; see `Store.guard`."""
+        """
+        Have a process of its own revoke the lease when this one is dead; see `Store.guard`.
+
+        It speaks to the JSON gateway, so over gRPC nothing is guarded: a takeover takes the ttl.
+        """
+        if self._access.grpc:
+            return
         body = wire.lease(_lease_id(candidacy))
         self._guard.guard(
             candidacy.id, [wire.REVOKE, json.dumps(body)], patience=candidacy.ttl + _LATE

@@ -44,7 +44,7 @@ def open_store(settings: Settings, *, clock: Clock | None = None) -> Store:
         from leader_jobs.stores.memory import MemoryStore
 
         return MemoryStore.named(rest, clock)
-    if scheme in ("etcd", "etcds"):
+    if scheme.partition("+")[0] in ("etcd", "etcds"):
         from leader_jobs.stores.etcd import EtcdStore
 
         return EtcdStore.from_settings(settings, clock=clock)

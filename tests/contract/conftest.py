@@ -12,24 +12,32 @@ from pathlib import Path
 import pytest
 
 from leader_jobs.config import Settings
+from testsupport.over_grpc import OVER_GRPC, etcd_url
 from testsupport.place import Place
 
 #: The shortest lease in seconds that each kind of store grants.
-SHORTEST_TTL = {"memory": 0.5, "sqlite": 0.5, "etcd": 1.0}
+SHORTEST_TTL = {"memory": 0.5, "sqlite": 0.5, "etcd": 1.0, "etcd-grpc": 1.0}
+#: Whatever needs no etcd3 is tested without it.
+KINDS = ["etcd-grpc"] if OVER_GRPC else ["memory", "sqlite", "etcd"]
 
 
 @pytest.fixture(
-    name="place", params=["memory", "sqlite", pytest.param("etcd", marks=pytest.mark.etcd)]
+    name="place",
+    params=[
+        pytest.param(kind, marks=pytest.mark.etcd) if kind.startswith("etcd") else kind
+        for kind in KINDS
+    ],
 )
 def _place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     kind: str = request.param
     unique = uuid.uuid4().hex
-    if kind == "etcd":
-        url = request.getfixturevalue("etcd").url
+    if kind.startswith("etcd"):
+        url = etcd_url(request.getfixturevalue("etcd"))
     else:
         url = {"memory": f"memory://{unique}", "sqlite": f"sqlite:///{tmp_path}/leader.sqlite3"}[
             kind
         ]
-    place = Place(Settings(store=url, namespace=f"contract/{unique}"), SHORTEST_TTL[kind])
+    settings = Settings(store=url, namespace=f"contract/{unique}")
+    place = Place(settings, SHORTEST_TTL[kind], forks=kind != "etcd-grpc")
     yield place
     place.close()

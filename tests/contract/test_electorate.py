@@ -279,6 +279,7 @@ def test_the_child_of_a_fork_leaves_its_parents_candidacy_alone(place: Place) ->
 
 def test_the_child_of_a_fork_can_stand_itself(place: Place) -> None:
     """The copied store object enrols a candidate of the child's own."""
+    place.ask_for_forks()
     leader = place.enrol()
 
     def child() -> int:

@@ -34,6 +34,7 @@ from leader_jobs.stores.memory import MemoryStore
 from leader_jobs.stores.sqlite import SqliteStore
 from leader_jobs.testing import ManualClock
 from testsupport.etcd import EtcdCluster
+from testsupport.over_grpc import etcd_url
 from testsupport.place import ELECTION
 
 LONG = 60.0
@@ -355,7 +356,7 @@ def test_etcd_follows_the_model(etcd: EtcdCluster, namespace: str) -> None:
 
     class Machine(StoreMachine):
         def __init__(self) -> None:
-            where = Settings(store=etcd.url, namespace=f"{namespace}/{next(numbers)}")
+            where = Settings(store=etcd_url(etcd), namespace=f"{namespace}/{next(numbers)}")
             super().__init__(lambda: open_store(where, clock=clock), clock)
 
     run(Machine, examples=12, steps=20)

@@ -156,6 +156,7 @@ def test_wake_before_a_wait_ends_it(place: Place) -> None:
 
 def test_the_child_of_a_fork_watches_on_its_own(place: Place) -> None:
     """It goes on with its copy of a watch, and the parent's wait hears nothing of it."""
+    place.ask_for_forks()
     watch = place.store.watch(ELECTION, PREFIX)
     seen = order(place)
     wait = waiting(watch, seen)

@@ -28,6 +28,7 @@ class Place:
     Args:
         settings: name the store.
         ttl: the shortest lease in seconds that the store grants.
+        forks: whether the child of a fork may use the store.
 
     Attributes:
         ttl: as given.
@@ -35,9 +36,10 @@ class Place:
         store: a store object, open for the time of the test.
     """
 
-    def __init__(self, settings: Settings, ttl: float) -> None:
+    def __init__(self, settings: Settings, ttl: float, *, forks: bool = True) -> None:
         self.ttl = ttl
         self.clock: Clock = SystemClock()
+        self._forks = forks
         self._settings = settings
         self._opened = ExitStack()
         self.store = self.open()
@@ -45,6 +47,11 @@ class Place:
     def open(self) -> Store:
         """Open one more store object on the same data; it is closed with the test."""
         return self._opened.enter_context(closing(open_store(self._settings, clock=self.clock)))
+
+    def ask_for_forks(self) -> None:
+        """Skip the test where a child of a fork gets nothing but refusals, as is documented."""
+        if not self._forks:
+            pytest.skip("this transport refuses to work in the child of a fork")
 
     def close(self) -> None:
         """Close all store objects."""
