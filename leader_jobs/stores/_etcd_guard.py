@@ -14,17 +14,19 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from leader_jobs.clock import Clock
+from leader_jobs.clock import Clock, SystemClock
 from leader_jobs.exceptions import ConfigurationError
 from leader_jobs.stores import _etcd_wire as wire
 from leader_jobs.stores._etcd_connect import Access
+from leader_jobs.stores._etcd_login import Credentials
+from leader_jobs.stores._etcd_socket import Endpoint
 
-__all__ = ["Guard", "Introduction", "introduce"]
+__all__ = ["Guard", "Introduction", "introduce", "send"]
 
 #: What a guardian is told of the cluster, secrets included.
 Introduction = dict[str, Any]
@@ -37,6 +39,8 @@ _NOT_FOR_IT: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 #: Seconds before a guardian that died is replaced once more, and that one gets to end.
 _REPLACE_EVERY: Final = 60.0
 _END_WITHIN: Final = 1.0
+#: Seconds that a guardian gives one endpoint, as `_etcd_guardian` itself does.
+_CALL_TIMEOUT: Final = 1.0
 
 
 def introduce(access: Access, *, token: str) -> Introduction:
@@ -56,7 +60,40 @@ def introduce(access: Access, *, token: str) -> Introduction:
         "tls": access.files and [file and str(file.absolute()) for file in access.files],
         "login": login and [wire.AUTHENTICATE, json.dumps(login)],
         "token": token,
+        # For what the guardian can not speak itself, the library that does is found there.
+        "library": sys.path if access.grpc else None,
     }
+
+
+def send(cluster: Introduction, request: Sequence[str], until: float) -> None:
+    """
+    Send a request for a guardian, over gRPC.
+
+    Args:
+        cluster: what `introduce` returned.
+        request: its path and body.
+        until: the moment to give up.
+
+    Raises:
+        StoreError: it was refused, or not answered.
+    """
+    ca_file, cert_file, key_file = map(_path, cluster["tls"] or (None, None, None))
+    login = cluster["login"] and json.loads(cluster["login"][1])
+    access = Access(
+        endpoints=tuple(Endpoint(host, port) for host, port in cluster["endpoints"]),
+        tls=bool(cluster["tls"]),
+        grpc=True,
+        ca_file=ca_file,
+        cert_file=cert_file,
+        key_file=key_file,
+        credentials=Credentials(login["name"], login["password"]) if login else None,
+    )
+    client = access.client(clock=SystemClock(), call_timeout=_CALL_TIMEOUT)
+    client.call(request[0], json.loads(request[1]), dict, deadline=until)
+
+
+def _path(text: str | None) -> Path | None:
+    return None if text is None else Path(text)
 
 
 class Guard:

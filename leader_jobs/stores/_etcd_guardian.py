@@ -11,12 +11,13 @@ what it guards.
 Arguments: the descriptors of the process (``pidfd_open(2)``) and of the reading end of the lifeline,
 whose writing end is held by whatever must be gone too before anybody else may lead. Standard input
 is a socket of packets, each a JSON object: at first how to reach the cluster (``endpoints``, ``tls``,
-``login``, ``token``), then ``{"guard": id, "request": [path, body], "patience": seconds}`` and
+``login``, ``token``, ``library``), then ``{"guard": id, "request": [path, body], "patience": seconds}`` and
 ``{"release": id}``. It is started with the signals blocked that ask processes to end: they are for
 whom it guards, whose whole group or unit may get them.
 
 At the death, which may be one of memory or of a disk, it needs nothing that it has not loaded,
-except for TLS, which would cost as much memory as all the rest. It imports little for the same reason.
+except for TLS, which would cost as much memory as all the rest, and for gRPC, which is the library's
+affair. It imports little for the same reason.
 """
 
 import contextlib
@@ -58,7 +59,8 @@ class Guardian:
         died_at = _now()
         self.await_lifeline(died_at + max(lease["patience"] for lease in self.leases.values()))
         for lease in self.leases.values():
-            self.give_up(lease["request"], died_at + lease["patience"])
+            send = self.have_sent if self.cluster["library"] else self.give_up
+            send(lease["request"], died_at + lease["patience"])
 
     def outlive(self) -> bool:
         """Return True when the process has died with leases, False when it let go of us."""
@@ -99,6 +101,15 @@ class Guardian:
         held = select.poll()
         held.register(self.lifeline, select.POLLIN)
         held.poll(max(0.0, until - _now()) * 1000)
+
+    def have_sent(self, request: list[str], until: float) -> None:
+        """Have the library send a request, which takes its time to be loaded."""
+        sys.path[:] = self.cluster["library"]
+        from leader_jobs.exceptions import StoreError
+        from leader_jobs.stores._etcd_guard import send
+
+        with contextlib.suppress(StoreError):
+            send(self.cluster, request, until)
 
     def give_up(self, request: list[str], until: float) -> None:
         """Send a request to one endpoint after the other until it is done or *until* has come."""

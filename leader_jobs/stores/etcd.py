@@ -330,13 +330,7 @@ class EtcdStore:
         return Waiter(self._client, clock=self._clock, call_timeout=self._call_timeout)
 
     def guard(self, candidacy: Candidacy) -> None:
-        """
-        Have a process of its own revoke the lease when this one is dead; see `Store.guard`.
-
-        It speaks to the JSON gateway, so over gRPC nothing is guarded: a takeover takes the ttl.
-        """
-        if self._access.grpc:
-            return
+        """Have a process of its own revoke the lease when this one is dead; see `Store.guard`."""
         body = wire.lease(_lease_id(candidacy))
         self._guard.guard(
             candidacy.id, [wire.REVOKE, json.dumps(body)], patience=candidacy.ttl + _LATE
