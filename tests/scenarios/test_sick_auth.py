@@ -111,12 +111,14 @@ def test_strangers_in_line(
 @pytest.mark.usefixtures("credentials")
 def test_tokens_expire(cluster: EtcdCluster, fleet: SickFleet) -> None:
     """Each member forgets tokens by itself; calls that move to another one log in there."""
-    fault = Fault(name="tokens expire after 1 s, and the member we talk to freezes", term="stays")
+    fault = Fault(
+        name="tokens expire after 1 s, and the member our leader talks to is killed", term="stays"
+    )
     with _authentication(cluster):
         fleet.populate()
         for turn in rounds(fault, fleet):
             member = fleet.member_of(fleet.leading())
-            member.freeze()
+            member.kill()
             turn.examine()
             fleet.pause(1.1 * TTL)
-            member.thaw()
+            member.start()

@@ -19,7 +19,7 @@ from testsupport.etcd import EtcdCluster, Member
 from testsupport.node_fleet import Fleet, Node, Verdict
 from testsupport.sick_node import beliefs_beside
 
-__all__ = ["Belief", "Figures", "Mark", "SickFleet"]
+__all__ = ["Belief", "Figures", "Mark", "SickFleet", "longest_hole", "overlap"]
 
 _ELECTION: Final = "default"
 _FIELDS: Final = 4
@@ -167,9 +167,9 @@ class SickFleet(Fleet):
         return Figures(
             survived=present == since.token,
             terms=len(tokens - {since.token}),
-            leaderless=_longest_hole(since.moment, ((b.first, b.last) for b in beliefs)),
-            idle=_longest_hole(since.moment, ((start, start) for start in starts)),
-            overlap=_overlap(beliefs),
+            leaderless=longest_hole(since.moment, ((b.first, b.last) for b in beliefs)),
+            idle=longest_hole(since.moment, ((start, start) for start in starts)),
+            overlap=overlap(beliefs),
             planned=verdict.planned,
             doubled=len(verdict.doubled),
             missed=len(verdict.missed),
@@ -226,7 +226,7 @@ class SickFleet(Fleet):
         return [f.message for f in findings if f.level is not Level.OK]
 
 
-def _longest_hole(start: float, stretches: Iterable[tuple[float, float]]) -> float:
+def longest_hole(start: float, stretches: Iterable[tuple[float, float]]) -> float:
     """Return the longest time from *start* on that no stretch covers, up to the last of them."""
     longest, reached = 0.0, start
     for first, last in sorted(stretches):
@@ -235,7 +235,7 @@ def _longest_hole(start: float, stretches: Iterable[tuple[float, float]]) -> flo
     return longest
 
 
-def _overlap(beliefs: Sequence[Belief]) -> float:
+def overlap(beliefs: Sequence[Belief]) -> float:
     """Return the longest time in which two nodes believed to lead."""
     pairs = ((a, b) for i, a in enumerate(beliefs) for b in beliefs[i + 1 :] if a.node != b.node)
     return max((0.0, *(min(a.last, b.last) - max(a.first, b.first) for a, b in pairs)))
