@@ -62,7 +62,7 @@ def main() -> None:
     sizes: list[float] = []
     with tempfile.TemporaryDirectory(prefix="guardian-") as name:
         folder = Path(name)
-        timers = {"heartbeat": 100, "election": 1000}
+        timers: dict[str, Any] = {"heartbeat": 100, "election": 1000}
         with EtcdCluster(3, **timers) as cluster:
             for ttl in _TTLS:
                 settings = {"store": cluster.url, "ttl": ttl}
