@@ -32,7 +32,7 @@ def _place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     kind: str = request.param
     unique = uuid.uuid4().hex
     if kind.startswith("etcd"):
-        url = etcd_url(request.getfixturevalue("etcd"))
+        url = etcd_url(request.getfixturevalue("newest_etcd"))
     else:
         url = {"memory": f"memory://{unique}", "sqlite": f"sqlite:///{tmp_path}/leader.sqlite3"}[
             kind

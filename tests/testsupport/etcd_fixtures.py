@@ -17,7 +17,7 @@ import pytest
 from leader_jobs.clock import SystemClock
 from leader_jobs.stores.etcd import EtcdStore
 from testsupport.certificates import Authority
-from testsupport.etcd import Binaries, EtcdCluster, all_binaries
+from testsupport.etcd import Binaries, EtcdCluster, all_binaries, newest_binaries
 
 __all__ = ["MakeCluster", "MakeStore"]
 
@@ -50,6 +50,14 @@ def _default_binaries() -> Binaries:
 def etcd() -> Iterator[EtcdCluster]:
     """A healthy single member that all tests share: leave it healthy. Shortest lease: 1 s."""
     with EtcdCluster(binaries=_default_binaries()) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def newest_etcd() -> Iterator[EtcdCluster]:
+    """A healthy shared single member of the newest version there is: leave it healthy."""
+    _default_binaries()
+    with EtcdCluster(binaries=newest_binaries()) as cluster:
         yield cluster
 
 
