@@ -29,6 +29,7 @@ from leader_jobs.exceptions import (
 from leader_jobs.herald import Herald
 from leader_jobs.names import check_election
 from leader_jobs.proposals import Proposal
+from leader_jobs.proving import Proving
 from leader_jobs.renewal import Renewer
 from leader_jobs.stores.base import Candidacy, Store
 from leader_jobs.succession import heir_behind
@@ -93,6 +94,9 @@ class Candidate:
         self._pid = os.getpid()
         self.proposal = Proposal.of_this_process(self.node, self._version)
         self._herald = Herald(self.election, self.node, self._observers)
+        self._proving = Proving(
+            self.election, store=self._store, herald=self._herald, clock=self._clock
+        )
         self._lock = threading.RLock()
         self._stopping = threading.Event()
         #: Set when the present candidacy is to be given up, or is lost.
@@ -131,6 +135,11 @@ class Candidate:
     def candidacy(self) -> Candidacy | None:
         """This process's place in the electorate at present, or None."""
         return self._candidacy if self._pid == os.getpid() else None
+
+    @property
+    def doubt(self) -> str | None:
+        """Why this node, standing by, could not lead, in words; None as far as it knows."""
+        return self._proving.doubt if self._pid == os.getpid() else None
 
     @property
     def standing(self) -> bool:
@@ -359,11 +368,10 @@ class Candidate:
             standing = self._store.standing(
                 candidacy, deadline=self._clock.now() + timing.renew_every
             )
-            if standing.leads and self._term is None:
+            if not standing.leads:
+                self._stand_by(candidacy)
+            elif self._term is None:
                 self._take_turn(candidacy, renewer)
-            elif not standing.leads and self._announced_wait is not candidacy:
-                self._announced_wait = candidacy
-                self._herald.stands_by()
         except CandidacyLost:
             raise
         except StoreError as error:
@@ -371,10 +379,18 @@ class Candidate:
             _log.debug("election %r: no look at the electorate: %s", self.election, error)
             soon = min(timing.call_timeout, _FIRST_PAUSE)
             pause = timing.renew_every if error.lasting else soon
+            if self._term is None:
+                self._proving.failed(error)
             self._clock.wait(self._over, pause)
             return
         if not self._done():
             self._store.wait(candidacy, standing, timeout=timing.look_every)
+
+    def _stand_by(self, candidacy: Candidacy) -> None:
+        if self._announced_wait is not candidacy:
+            self._announced_wait = candidacy
+            self._herald.stands_by()
+        self._proving.look(candidacy.ttl)
 
     def _take_turn(self, candidacy: Candidacy, renewer: Renewer) -> None:
         """Lead, unless somebody behind us is to lead first."""
@@ -395,6 +411,7 @@ class Candidate:
         self._term = self._led = term
         held_terms.post(term)
         self._herald.won(term)
+        self._proving.leads()
         self._terms.put(term)
         if self._attendant is not None:
             self._attendant.began(term)

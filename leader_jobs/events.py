@@ -16,9 +16,11 @@ __all__ = [
     "Announcer",
     "CampaignFailed",
     "CandidateEnrolled",
+    "Doubted",
     "ElectionWon",
     "Event",
     "Observer",
+    "Reassured",
     "Renewed",
     "Resumed",
     "Suspended",
@@ -91,6 +93,18 @@ class CampaignFailed(Event):
 
     error: str
     retry_in: float
+
+
+@dataclass(frozen=True, slots=True)
+class Doubted(Event):
+    """This node stands by and could not lead: the store refuses what a leader has to do."""
+
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reassured(Event):
+    """This node could lead again."""
 
 
 class Observer(Protocol):

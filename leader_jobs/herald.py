@@ -9,8 +9,10 @@ from leader_jobs.events import (
     Announcer,
     CampaignFailed,
     CandidateEnrolled,
+    Doubted,
     ElectionWon,
     Observer,
+    Reassured,
     Renewed,
     Resumed,
     Suspended,
@@ -54,6 +56,18 @@ class Herald:
     def stands_by(self) -> None:
         """Somebody is ahead of the node."""
         _log.info("node %s stands by in election %r", self._node, self._election)
+
+    def doubted(self, error: StoreError) -> None:
+        """The node stands by and could not lead."""
+        _log.warning(
+            "node %s could not lead election %r if it had to: %s", self._node, self._election, error
+        )
+        self._announce(Doubted(self._election, self._node, str(error)))
+
+    def reassured(self) -> None:
+        """It could again."""
+        _log.info("node %s could lead election %r again", self._node, self._election)
+        self._announce(Reassured(self._election, self._node))
 
     def won(self, term: Term) -> None:
         """The node leads."""

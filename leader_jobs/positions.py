@@ -51,6 +51,7 @@ class Position:
         late: of a leader, for how many seconds something has been due; 0.0 if nothing is.
         overdue: of a leader, how many jobs are later than they should be.
         paused: of a leader, whether the whole election is paused.
+        doubt: of a standby, why it could not lead, in words; None as far as it knows.
     """
 
     election: str
@@ -66,6 +67,7 @@ class Position:
     late: float = 0.0
     overdue: int = 0
     paused: bool = False
+    doubt: str | None = None
 
     @property
     def leads(self) -> bool:
@@ -100,6 +102,7 @@ class Position:
             alive=alive,
             token=candidacy.token,
             ttl=candidacy.ttl,
+            doubt=candidate.doubt,
         )
 
     @classmethod

@@ -3,7 +3,8 @@ What this process answers to whoever asks how it is: supervisors, load balancers
 
 - ``/livez``: the loops turn. A healthy standby is live, and so is a process whose store is away, for
   starting it anew would not help. A leader whose loop hangs, or whose jobs are overdue, is not.
-- ``/readyz``: the store answers. It does not need leadership: a rollout would wait for it for ever.
+- ``/readyz``: the store answers, and a standby could lead as far as it knows. It does not need
+  leadership: a rollout would wait for it for ever.
 - ``/leader``: 200 on the leader, 503 elsewhere.
 - ``/status``: all that this process knows of itself, as JSON.
 - ``/metrics``: where they are asked for.
@@ -196,6 +197,10 @@ class Probes:
         trouble = self._store.trouble()
         if trouble is not None:
             return Answer.saying(_UNAVAILABLE, f"the store does not answer: {trouble}")
+        for position in self._positions():
+            if position.doubt is not None:
+                said = f"node {position.node} could not lead election {position.election!r}"
+                return Answer.saying(_UNAVAILABLE, f"{said}: {position.doubt}")
         return Answer.saying(_OK, "ready: the store answers")
 
     def _leader(self, election: str | None) -> Answer:
@@ -257,6 +262,7 @@ def _shown(position: Position) -> dict[str, Any]:
         "late": position.late,
         "overdue": position.overdue,
         "paused": position.paused,
+        "doubt": position.doubt,
     }
 
 

@@ -98,8 +98,8 @@ def stand(
     clock = SystemClock()
     with closing(open_store(settings, clock=clock)) as store:
         for election in elections:
-            # A store that is out of reach or unusable is said now, in a line, not in a log.
-            store.candidates(election, deadline=clock.now() + _FIRST_ANSWER)
+            # A store that is out of reach, or refuses what a leader does, is said now, in a line.
+            store.check(election, deadline=clock.now() + _FIRST_ANSWER)
         company = escort.Escort(settings, clock=clock)
         made = parts(store, clock, company.observers)
         # Not before: what the first contact has to say, if it fails, is in that one line.

@@ -11,6 +11,7 @@ accepts connections and bytes and is noticed in no other way. Tokens expire on e
 clock, so a rejected token means: log in again, once, and repeat.
 """
 
+import hashlib
 import logging
 import random
 import threading
@@ -41,6 +42,8 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 _LOGIN_TIMEOUT: Final = 3.0
+#: Seconds after which `Client.prove_login` logs in although nothing has changed, at the latest.
+_LOGIN_EVERY: Final = 1800.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +91,8 @@ class Client:
         self._call_timeout = call_timeout
         self._credentials = credentials
         self._token: str | None = None
+        #: What the last login was with, and until when it is proof enough.
+        self._proved = ("", 0.0)
         self._turn = 0
         #: Endpoints that were left and have not answered since: said once, not at every try.
         self._silent: set[Endpoint] = set()
@@ -275,22 +280,39 @@ class Client:
         finally:
             self._login_lock.release()
 
+    def prove_login(self, deadline: float) -> None:
+        """
+        Log in although there is a token, if the password has changed since or that was long ago.
+
+        Raises:
+            StoreRefused: that does not work any more; the token stays in use.
+            StoreUnavailable: no answer by *deadline*.
+        """
+        credentials = self._credentials
+        if credentials is None:
+            return
+        known, until = self._proved
+        if _digest(_password(credentials)) != known or self._clock.now() >= until:
+            self._token = self._log_in(credentials, deadline)
+
+    @property
+    def user(self) -> str | None:
+        """Whom calls log in as, if anybody."""
+        return None if self._credentials is None else self._credentials.user
+
     @property
     def known_token(self) -> str:
         """The token in use, without logging in for one; empty if there is none."""
         return self._token or ""
 
     def _log_in(self, credentials: Credentials, deadline: float) -> str:
-        try:
-            password = credentials.read_password()
-        except ConfigurationError as error:
-            raise StoreRefused(str(error)) from error
+        password = _password(credentials)
         body = wire.authenticate(credentials.user, password)
         request = _Request(
             wire.AUTHENTICATE, body, wire.read_token, token=None, patience=_LOGIN_TIMEOUT
         )
         try:
-            return self._persist(request, deadline)
+            token = self._persist(request, deadline)
         except TokenRejected as error:
             msg = f"etcd login of user {credentials.user!r} has to be repeated: {error}"
             raise StoreUnavailable(msg) from error
@@ -298,14 +320,31 @@ class Client:
             if refusal.code == FAILED_PRECONDITION:
                 # "authentication is not enabled": carry on without, as the Go client does.
                 return ""
-            msg = f"etcd does not let user {credentials.user!r} log in: {refusal}"
+            msg = (
+                f"etcd does not let user {credentials.user!r} log in ({refusal}); "
+                "compare user, password or password_file with the server's"
+            )
             raise Refusal(msg, refusal.code) from refusal
+        pause = _LOGIN_EVERY * random.uniform(0.7, 1.0)  # noqa: S311  jitter
+        self._proved = _digest(password), self._clock.now() + pause
+        return token
 
     def reject(self, token: str | None) -> None:
         """Forget *token*, so that the next call logs in again."""
         with self._lock:
             if self._token == token:
                 self._token = None
+
+
+def _password(credentials: Credentials) -> str:
+    try:
+        return credentials.read_password()
+    except ConfigurationError as error:
+        raise StoreRefused(str(error)) from error
+
+
+def _digest(password: str) -> str:
+    return hashlib.sha256(password.encode()).hexdigest()
 
 
 def _sum_up(troubles: dict[Endpoint, Unanswered], seconds: float) -> str:

@@ -419,6 +419,19 @@ class Store(Protocol):
         """
         ...
 
+    def check(self, election: str, *, deadline: float) -> None:
+        """
+        Make sure that this process could lead *election*: it may write there, and is let in anew.
+
+        Changes nothing, and is cheap enough to be asked once a minute.
+
+        Raises:
+            StoreRefused: something is missing; the message ends with the remedy.
+            StoreUnusable: likewise.
+            StoreUnavailable: no answer by *deadline*.
+        """
+        ...
+
     def close(self) -> None:
         """Let go of connections and files; candidacies that still stand are not withdrawn."""
         ...

@@ -45,6 +45,7 @@ from leader_jobs.stores._etcd_keys import (
 )
 from leader_jobs.stores._etcd_login import Credentials, parse_endpoints, split_url
 from leader_jobs.stores._etcd_looks import Looks
+from leader_jobs.stores._etcd_proof import Proof
 from leader_jobs.stores._etcd_register import LIMITS, Register
 from leader_jobs.stores._etcd_watch import RegisterWatch, Waiter
 from leader_jobs.stores.base import (
@@ -127,6 +128,7 @@ class EtcdStore:
         self._guard = Guard(self._introduce, clock=clock)
         self._register = Register(self._client, self._keys)
         self._looks = Looks(self._client, self._keys)
+        self._proof = Proof(self._client, self._keys)
         self._warned: set[bytes] = set()
         self._waiters: dict[Candidacy, Waiter] = {}
         self._waiters_lock = threading.Lock()
@@ -419,6 +421,10 @@ class EtcdStore:
         watch = RegisterWatch(self._new_waiter(), key, clock=self._clock)
         self._watches.add(watch)
         return watch
+
+    def check(self, election: str, *, deadline: float) -> None:
+        """Ask for all that a leader has to do, without doing it. See `Store.check`."""
+        self._proof.check(election, deadline=deadline)
 
     def close(self) -> None:
         """Close connections and end waits; candidacies that still stand are not withdrawn."""

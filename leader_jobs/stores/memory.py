@@ -22,7 +22,7 @@ from leader_jobs.exceptions import (
     Fenced,
     StoreUnavailable,
 )
-from leader_jobs.names import is_election, runners_of
+from leader_jobs.names import check_election, is_election, runners_of
 from leader_jobs.stores._memory_state import Electorate, MemoryWatch, Seat, Snapshot, State
 from leader_jobs.stores.base import (
     ABSENT,
@@ -234,6 +234,12 @@ class MemoryStore:
             named = [name for name in state.electorates if self._electorate(state, name).seats]
             named += [name for name, register in state.registers.items() if register]
             return tuple(sorted(filter(is_election, set(named))))
+
+    def check(self, election: str, *, deadline: float) -> None:
+        """Answer, unless it is cut off. See `Store.check`."""
+        check_election(election)
+        with self._call("check", deadline):
+            pass
 
     def survey(
         self, elections: Sequence[str], *prefixes: str, deadline: float

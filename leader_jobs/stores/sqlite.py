@@ -22,7 +22,7 @@ from typing import Final, NamedTuple
 
 from leader_jobs.clock import Clock
 from leader_jobs.exceptions import CandidacyLost, Fenced, StoreError
-from leader_jobs.names import runners_of
+from leader_jobs.names import check_election, runners_of
 from leader_jobs.stores._sqlite_database import Database
 from leader_jobs.stores._sqlite_deaths import Deaths
 from leader_jobs.stores._sqlite_files import LOCK_SUFFIX, LockFile, boot_id, is_held
@@ -302,6 +302,12 @@ class SqliteStore:
     def watch(self, election: str, prefix: str) -> Watch:
         """Return a watch on the records whose keys begin with *prefix*. See `Store.watch`."""
         return RegisterWatch(self._database, election, prefix, clock=self._clock, poll=self._poll)
+
+    def check(self, election: str, *, deadline: float) -> None:
+        """Take the turn to write, and write nothing. See `Store.check`."""
+        check_election(election)
+        with self._database.transaction(deadline, write=True):
+            pass
 
     def close(self) -> None:
         """Close the database; a later call opens it again. See `Store.close`."""

@@ -342,6 +342,7 @@ def test_the_status_of_a_leader(stand: _Stand) -> None:
         "late": 0.0,
         "overdue": 0,
         "paused": False,
+        "doubt": None,
     }
 
 
