@@ -29,6 +29,7 @@ from leader_jobs.records import (
     UnreadableRecord,
     history_key,
 )
+from leader_jobs.restores import Notice
 from leader_jobs.stores.base import Write
 from leader_jobs.term import Term
 from leader_jobs.tickets import Ticket
@@ -79,6 +80,7 @@ class Admissions:
         self._clock = clock
         self._start_within = start_within
         self._recorder = Recorder(clock=clock, patience=record_within)
+        self._notice = Notice(ledger.store, ledger.election, clock=clock)
         self._hands: dict[str, _Hold] = {}
         self._lock = threading.Lock()
 
@@ -99,7 +101,7 @@ class Admissions:
             Refused: this message starts nothing.
             Later: it may start its occurrence later; give it back to the broker.
         """
-        hearing = _Hearing(self._ledger, message, self._clock)
+        hearing = _Hearing(self._ledger, message, self._notice, self._clock)
         self._take(message)
         try:
             return hearing.conclude(term, self._start_within)
@@ -322,9 +324,10 @@ class _Hearing:
             by this process.
     """
 
-    def __init__(self, ledger: Ledger, message: Message, clock: Clock) -> None:
+    def __init__(self, ledger: Ledger, message: Message, notice: Notice, clock: Clock) -> None:
         self._ledger = ledger
         self._message = message
+        self._notice = notice
         self._clock = clock
         self._judge = Judge(
             message, node=ledger.node, owner=ledger.owner, living=self._ledger.living
@@ -360,6 +363,9 @@ class _Hearing:
     def _ask(self) -> Claim | Refused | Later:
         """Have the ledger changed as is judged, and return what is the outcome."""
         ticket = self._message.ticket
+        since = self._notice.since()
+        if since is not None and ticket.planned_at < since:
+            return Refused(f"the ledger was restored {since.isoformat()}: it may have run before")
         self._verdict = None
         self._ledger.forget((ticket.job,))
         stands = self._ledger.change(ticket.job, self._decide, None)

@@ -14,6 +14,7 @@ import os
 import random
 import threading
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 from types import TracebackType
 from typing import Final, Self
 
@@ -272,6 +273,10 @@ class Candidate:
             self._end_term(EndReason.LOST)
             self._over.set()
             self._wake()
+
+    def announce_restored(self, since: datetime) -> None:
+        """Tell observers that the ledger was taken back: what was planned before *since* is not run."""
+        self._herald.restored(since)
 
     # -- the campaign thread ----------------------------------------------------------------------
 

@@ -24,6 +24,7 @@ from leader_jobs.orderbook import OrderBook
 from leader_jobs.orders import Answer, Kind, Orders, Request
 from leader_jobs.planned import PlannedJob
 from leader_jobs.records import JobRecord, OccurrenceRecord, State, UnreadableRecord, job_key
+from leader_jobs.restores import Restores
 from leader_jobs.stores.base import Write
 from leader_jobs.term import Term
 
@@ -90,6 +91,15 @@ class Claims:
         self._finished: set[str] = set()
         self._living: frozenset[str] | None = None
         self._looked = False
+        self._restores = Restores(
+            self._orders,
+            term,
+            store=ledger.store,
+            node=ledger.node,
+            clock=clock,
+            noted=ledger.tally.restore,
+        )
+        self._since: datetime | None = None
         self._paused: frozenset[str] = frozenset()
         # What a former leader wrote is read once, linearizably, before anything is claimed.
         ledger.forget()
@@ -107,9 +117,16 @@ class Claims:
             StoreError: nothing could be read.
         """
         with self._orders.held() as orders:
+            self._go_by(self._restores.since(orders))
             tick = self._tick(now, orders, most)
         self._ledger.tally.turn(self._clock.now(), self.next_instant())
         return tick
+
+    def _go_by(self, since: datetime | None) -> None:
+        """Take what was planned before *since* as unknown."""
+        if since != self._since:
+            self._since = since
+            self.look_at_all()
 
     def _tick(self, now: datetime, orders: Orders, most: int | None) -> Tick:
         self._resume(orders, now)
@@ -160,7 +177,9 @@ class Claims:
                 self._leave_alone(name, found)
                 continue
             paused = orders.holds_back(name, now)
-            decision = self._decider.decide(job, found, now, request=request, paused=paused)
+            decision = self._decider.decide(
+                job, found, now, request=request, paused=paused, since=self._since
+            )
             if request is not None:
                 decision.beside.append(self._answer(request, decision))
             yield decision

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from leader_jobs.batches import Change
 from leader_jobs.ledger import Ledger, Versioned
-from leader_jobs.occurrences import Plan, next_due, plan
+from leader_jobs.occurrences import Passed, Plan, Reason, next_due, passed_before, plan
 from leader_jobs.orders import Request
 from leader_jobs.planned import PlannedJob
 from leader_jobs.records import JobRecord, OccurrenceRecord, State
@@ -122,6 +122,7 @@ class Decider:
         *,
         request: Request | None = None,
         paused: bool = False,
+        since: datetime | None = None,
     ) -> Decision:
         """
         Return what is to change about *job*, whose record was *found*, at *now*.
@@ -132,11 +133,15 @@ class Decider:
             now: the present instant.
             request: an operator's, to run it now.
             paused: whether its schedule is paused: then it is run only on request.
+            since: from when on the ledger can be gone by, if it was restored: nothing is run that was
+                planned before.
         """
         record = _record(job, found.record, now)
         decision = Decision(
             record, found.version, job=job, now=now, changed=record is not found.record
         )
+        if since is not None:
+            self._close_restored(decision, since)
         if not paused:
             self._recover_all(decision)
             self._plan(decision)
@@ -152,6 +157,20 @@ class Decider:
         return decision
 
     # -- what is open -----------------------------------------------------------------------------
+
+    def _close_restored(self, decision: Decision, since: datetime) -> None:
+        """Close what was planned before *since*: whether it ran is not in a restored ledger."""
+        job, now = decision.job, decision.now
+        for entry in decision.record.open:
+            if entry.planned_at < since and not self._ledger.holds(job.name, entry):
+                ran = entry.state is State.STARTED
+                state = State.INTERRUPTED if ran else State.SKIPPED
+                decision.close(entry.closed(state, now, Reason.RESTORED))
+        if decision.done:
+            return
+        passed = passed_before(job.schedule, decision.record.cursor, since)
+        if passed is not None:
+            self._pass_over(decision, passed)
 
     def _recover_all(self, decision: Decision) -> None:
         """Decide about the open occurrences that are not in the hands of this process."""
@@ -237,11 +256,10 @@ class Decider:
         run = planned.run[:1] if job.once else planned.run
         if run:
             self._close_settled(decision)
+        for passed in planned.passed:
+            self._pass_over(decision, passed)
         record = decision.record
         token, node = self._token, self._ledger.node
-        for passed in planned.passed:
-            record, entry = record.pass_over(passed, token=token, node=node, now=now)
-            decision.closed.append(entry)
         for instant in run:
             decision.claims.append(Start(record.sequence, instant))
             record = record.claim(instant, token=token, node=node, now=now)
@@ -249,6 +267,14 @@ class Decider:
             record = replace(record, schedule=f"{_DONE}{record.schedule}")
         decision.changed = decision.changed or record is not decision.record
         decision.record = record
+
+    def _pass_over(self, decision: Decision, passed: Passed) -> None:
+        """Have the record account for a range that is not run."""
+        decision.record, entry = decision.record.pass_over(
+            passed, token=self._token, node=self._ledger.node, now=decision.now
+        )
+        decision.closed.append(entry)
+        decision.changed = True
 
     def _is_busy(self, decision: Decision) -> bool:
         """Whether a run of the job is alive, or an occurrence waits to be started."""

@@ -10,6 +10,7 @@ import queue
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "Doubted",
     "ElectionWon",
     "Event",
+    "LedgerRestored",
     "Observer",
     "Reassured",
     "Renewed",
@@ -105,6 +107,17 @@ class Doubted(Event):
 @dataclass(frozen=True, slots=True)
 class Reassured(Event):
     """This node could lead again."""
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerRestored(Event):
+    """
+    The ledger was taken back by a restored snapshot: what was planned before *since* is not run.
+
+    Announced by the leader that noted it, once.
+    """
+
+    since: datetime
 
 
 class Observer(Protocol):

@@ -4,6 +4,7 @@ Says what becomes of a node in an election: one clear log line, and an event for
 
 import logging
 from collections.abc import Iterable
+from datetime import datetime
 
 from leader_jobs.events import (
     Announcer,
@@ -11,6 +12,7 @@ from leader_jobs.events import (
     CandidateEnrolled,
     Doubted,
     ElectionWon,
+    LedgerRestored,
     Observer,
     Reassured,
     Renewed,
@@ -123,6 +125,10 @@ class Herald:
         """A renewal worked again in time."""
         _log.info("node %s leads election %r again without doubt", self._node, self._election)
         self._announce(Resumed(self._election, self._node, term.token))
+
+    def restored(self, since: datetime) -> None:
+        """The node, leading, has noted that the ledger was taken back."""
+        self._announce(LedgerRestored(self._election, self._node, since))
 
     def candidacy_lost(self, error: StoreError) -> None:
         """The store does not know the node's candidacy any more."""

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 from leader_jobs.clock import Clock
@@ -87,7 +88,7 @@ class Ledger:
         self._timeout = timeout
         self._known: dict[str, Versioned | UnreadableRecord] = {}
         self._doubts = 0
-        self._in_hand: set[tuple[str, int, int]] = set()
+        self._in_hand: set[tuple[str, int, datetime, int]] = set()
         self._lock = threading.Lock()
 
     # -- looking ----------------------------------------------------------------------------------
@@ -193,12 +194,12 @@ class Ledger:
     def take(self, claim: Claim) -> None:
         """Note that *claim* is in the hands of this process."""
         with self._lock:
-            self._in_hand.add((claim.job, claim.sequence, claim.attempt))
+            self._in_hand.add((claim.job, claim.sequence, claim.planned_at, claim.attempt))
 
     def let_go(self, claim: Claim) -> None:
         """Note that *claim* is no longer in the hands of this process."""
         with self._lock:
-            self._in_hand.discard((claim.job, claim.sequence, claim.attempt))
+            self._in_hand.discard((claim.job, claim.sequence, claim.planned_at, claim.attempt))
 
     def holds(self, job: str, entry: OccurrenceRecord) -> bool:
         """
@@ -207,7 +208,8 @@ class Ledger:
         What this process runs may have been taken for dead and be run again elsewhere.
         """
         with self._lock:
-            return (job, entry.sequence, entry.attempt) in self._in_hand
+            # By the instant, too: a ledger that was restored counts again from where it was.
+            return (job, entry.sequence, entry.planned_at, entry.attempt) in self._in_hand
 
     # -- one change -------------------------------------------------------------------------------
 

@@ -123,6 +123,7 @@ class Metrics:
     def _of_tallies(self, places: Iterable[Place]) -> Iterator[Any]:
         core = self._library.core
         refused: dict[tuple[str, ...], float] = {}
+        restored: dict[tuple[str, ...], float] = {}
         occurrences = core.CounterMetricFamily(
             "leader_jobs_occurrences",
             "Occurrences that this process closed, by the state they ended in.",
@@ -135,7 +136,7 @@ class Metrics:
         )
         for place in places:
             who, tally = (place.candidate.election, place.candidate.node), place.ledger.tally
-            refused[who] = tally.refused
+            refused[who], restored[who] = tally.refused, tally.restored
             for state, number in tally.closed.items():
                 occurrences.add_metric((*who, state.value), number)
             lag.add_metric(who, tally.lag.count, tally.lag.total)
@@ -145,6 +146,11 @@ class Metrics:
             "refused_claims",
             "Writes that the store refused because the term did not lead any more.",
             refused,
+        )
+        yield self._counter(
+            "restores",
+            "Times that this process noted that the ledger was taken back by a restored snapshot.",
+            restored,
         )
 
     def _gauge(

@@ -25,6 +25,7 @@ __all__ = [
     "Reason",
     "next_due",
     "occurrence_id",
+    "passed_before",
     "plan",
 ]
 
@@ -133,6 +134,8 @@ class Reason(StrEnum):
     BURST = "max_burst"
     #: A run of the job is alive.
     OVERLAP = "overlap"
+    #: The ledger was taken back, so that nobody can tell whether they ran.
+    RESTORED = "restored"
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +217,13 @@ def plan(
     if run:
         due.pass_over(run[0] - _MICRO, Reason.COALESCED if latest else Reason.BURST)
     return due.plan(run)
+
+
+def passed_before(schedule: Schedule, cursor: datetime, since: datetime) -> Passed | None:
+    """Return the planned instants later than *cursor* and before *since*, which a restore hides."""
+    due = _Due(schedule, as_utc(cursor), as_utc(since))
+    due.pass_over(as_utc(since) - _MICRO, Reason.RESTORED)
+    return next(iter(due.plan(()).passed), None)
 
 
 def next_due(schedule: Schedule, cursor: datetime) -> datetime | None:

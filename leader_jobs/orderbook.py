@@ -80,6 +80,11 @@ class OrderBook:
                 self._seen.setdefault(request.id, None if first else self._clock.now())
             return self._orders
 
+    def doubt(self) -> None:
+        """Have whoever goes by the orders next read them anew."""
+        with self._lock:
+            self._orders = None
+
     @property
     def known(self) -> Orders:
         """The orders as last read; none at all before the first look of a term."""

@@ -19,6 +19,7 @@ from typing import Any, Final, Self
 
 from leader_jobs.exceptions import LeaderJobsError
 from leader_jobs.jsonrecords import UnreadableRecord, dump, plain, restore
+from leader_jobs.lineage import LINEAGE_KEY
 from leader_jobs.stores.base import Record
 
 __all__ = [
@@ -257,6 +258,7 @@ class Orders:
         requests: every request, answered or not, the oldest first.
         versions: the version each request was read at, by its id.
         heir: who is to lead next, if that was ordered and is not done.
+        lineage: the record beside the orders that says where the ledger comes from, unread.
     """
 
     version: int
@@ -265,6 +267,7 @@ class Orders:
     requests: tuple[Request, ...]
     versions: Mapping[str, int]
     heir: Heir | None
+    lineage: Record | None = None
 
     def pause_of(self, job: str | None, now: datetime) -> Pause | None:
         """Return the pause of *job* itself (None: of the election) if one is in force at *now*."""
@@ -309,6 +312,7 @@ class Orders:
             requests=tuple(sorted(requests, key=lambda request: requests[request])),
             versions={request.id: version for request, version in requests.items()},
             heir=heir,
+            lineage=rows.get(LINEAGE_KEY),
         )
 
 

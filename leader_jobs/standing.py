@@ -60,6 +60,7 @@ def place_of(
     orders = OrderBook(store, election, node=settings.node, clock=clock)
     steward = Steward(candidate, ledger, orders, clock=clock)
     candidate.attend(steward)
+    ledger.tally.tell_restored(candidate.announce_restored)
     place = Place(candidate, ledger, orders, steward)
     steward.place = place
     vitals.post(place)

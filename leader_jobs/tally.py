@@ -4,7 +4,7 @@ What one process did in one election, counted for probes and metrics; nothing is
 
 import threading
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -42,6 +42,8 @@ class Tally:
         self._closed: Counter[State] = Counter()
         self._lag = Lag()
         self._refused = 0
+        self._restored = 0
+        self._tell_restored: Callable[[datetime], None] = lambda _since: None
         #: When the leader's loop last came round, in moments; None before the first time in a term.
         self.turned_at: float | None = None
         #: What is due next of what is not paused, as of then; None if nothing ever is.
@@ -62,6 +64,21 @@ class Tally:
     def refused(self) -> int:
         """How many writes the store refused because the term did not lead any more."""
         return self._refused
+
+    @property
+    def restored(self) -> int:
+        """How many times this process noted that the ledger was taken back."""
+        return self._restored
+
+    def restore(self, since: datetime) -> None:
+        """Count a restore that is noted: what was planned before *since* is not run."""
+        with self._lock:
+            self._restored += 1
+        self._tell_restored(since)
+
+    def tell_restored(self, tell: Callable[[datetime], None]) -> None:
+        """Have *tell* called at each restore that is noted from now on."""
+        self._tell_restored = tell
 
     def close(self, entries: Iterable[OccurrenceRecord]) -> None:
         """Count occurrences that are known to be recorded as closed."""
