@@ -11,6 +11,8 @@ ETCD_TESTS := tests/contract tests/scenarios/test_fleet_etcd.py tests/scenarios/
 	$(wildcard tests/scenarios/test_etcd_*.py tests/scenarios/test_secure_*.py)
 PEERS := .cache/bench-celery
 GRPC := .cache/grpc
+GRPC_TESTS := tests/grpc tests/contract \
+	$(foreach name,faults network security watch,tests/scenarios/test_etcd_$(name).py)
 BENCHMARKS := calls ticks takeover standbys control pages admin_pages
 
 .DEFAULT_GOAL := help
@@ -48,9 +50,9 @@ test-etcd-versions: $(VENV)/with-test ## run what tests etcd on every version in
 
 .PHONY: test-grpc
 # In an environment of its own, with the protobuf that etcd3 needs and without Django and its plugin.
-test-grpc: $(GRPC)/ready ## test etcd over gRPC (ARGS="-x": with arguments for pytest)
+test-grpc: $(GRPC)/ready ## test etcd over gRPC (ARGS="tests/contract -x": some, one by one)
 	PYTHONPATH=tests $(GRPC)/bin/python -m pytest -c tests/grpc/pytest.toml --rootdir . \
-		--confcutdir tests/grpc tests/contract tests/grpc $(ARGS)
+		--confcutdir tests/grpc $(or $(ARGS),--numprocesses 2 --dist worksteal $(GRPC_TESTS))
 
 .PHONY: soak
 soak: $(VENV)/with-test ## hurt beats, brokers and stores at random for minutes (SECONDS=300 SEED=1: for how long, and again)

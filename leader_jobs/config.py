@@ -137,12 +137,6 @@ class Settings:
         _check_command("on_stepped_down", self.on_stepped_down)
         _check_store(self.store)
         self._check_credentials()
-        if self.guardian and "+grpc://" in self.store:
-            msg = (
-                "guardian is true, but a guardian speaks to etcd's JSON gateway and store begins with "
-                f"{self.store.partition('://')[0]}://; leave guardian out, or write etcd:// or etcds://"
-            )
-            raise ConfigurationError(msg)
 
     def _check_credentials(self) -> None:
         if self.password is not None and self.password_file is not None:

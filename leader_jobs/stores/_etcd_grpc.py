@@ -34,6 +34,8 @@ _NOT_SENT: Final = (
     "errors resolving",
     "DNS resolution failed",
 )
+#: What is in it if the two sides disagree about TLS.
+_TLS: Final = ("handshake failed", "verification check failed", "not in peer certificate")
 
 
 class GrpcTransport:
@@ -228,7 +230,8 @@ def _trouble(error: Any) -> Exception:
     if _code(error) == _DEADLINE_EXCEEDED:
         return Unanswered(_TIMED_OUT, sent=True)
     if _code(error) == _UNAVAILABLE and details.startswith(_NOT_SENT):
-        return Unanswered(_reason(details), sent=False, tls="handshake failed" in details)
+        tls = any(words in details for words in _TLS)
+        return Unanswered(_reason(details), sent=False, tls=tls)
     return verdict(_code(error), details)
 
 
@@ -246,6 +249,8 @@ def _reason(details: str) -> str:
     if tls := re.search(r"OPENSSL_internal:(.*?)(: OK)?$", details):
         return f"TLS: {tls[1].lower().replace('_', ' ')}"
     if "Socket closed" in details:
-        return "hung up without an answer; does one side alone speak TLS (etcds+grpc://)?"
+        return "hung up without an answer; does one side alone speak TLS (etcds://, etcds+grpc://)?"
+    if "hostname verification" in details.lower() or "not in peer certificate" in details:
+        return "TLS: the certificate is not valid for that host"
     last = re.sub(r"^.*last error: \w+: (ipv[46]:\S+: )?", "", details)
     return last.removeprefix("Failed to connect to remote host: ").lower()

@@ -113,9 +113,10 @@ def load(store: str) -> tuple[ModuleType, Messages]:
         with warnings.catch_warnings():
             # protoc's code of then uses what protobuf 3.20 has deprecated.
             warnings.simplefilter("ignore", DeprecationWarning)
-            import grpc
             from etcd3.etcdrpc import rpc_pb2
             from google.protobuf import json_format
+
+            import grpc
     except ModuleNotFoundError as error:
         msg = (
             f"store is {store!r}: what it needs is not installed ({error}); {_EXTRA}, in an "

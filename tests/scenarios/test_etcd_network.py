@@ -148,6 +148,7 @@ def test_a_delayed_commit_without_a_fence(
     assert elsewhere.read("mail", "", deadline=soon())["job"].value == b"old"
 
 
+@pytest.mark.gateway
 def test_a_forked_child_has_connections_of_its_own(store: EtcdStore, proxy: TcpProxy) -> None:
     """It writes nothing on the parent's sockets, which go on working, and it may stand itself."""
     leader = store.enrol("mail", b"parent", 30, deadline=soon())
@@ -165,6 +166,7 @@ def test_a_forked_child_has_connections_of_its_own(store: EtcdStore, proxy: TcpP
     assert len(store.candidates("mail", deadline=soon())) == 2
 
 
+@pytest.mark.gateway
 def test_a_fork_in_the_middle_of_calls(store: EtcdStore) -> None:
     """A lock that another thread held at the fork does not stop the child; its waits are over."""
     leader = store.enrol("mail", b"parent", 30, deadline=soon())

@@ -214,6 +214,7 @@ def test_tls_towards_a_plain_server(etcd: EtcdCluster, make_store: MakeStore) ->
     assert "TLS" in str(caught.value)
 
 
+@pytest.mark.gateway
 def test_a_certificate_with_a_common_name(
     make_cluster: MakeCluster, make_store: MakeStore, authority: Authority, namespace: str
 ) -> None:
@@ -236,6 +237,7 @@ def test_a_certificate_with_a_common_name(
     assert store.read("mail", "", deadline=soon()) == {}
 
 
+@pytest.mark.gateway
 def test_a_server_certificate_for_another_host(
     make_cluster: MakeCluster, make_store: MakeStore, authority: Authority
 ) -> None:

@@ -129,6 +129,7 @@ def test_a_wake_during_the_connect(etcd: EtcdCluster, make_store: MakeStore) -> 
             wait.result(1.0)
 
 
+@pytest.mark.gateway
 def test_a_server_that_is_away_does_not_make_waits_spin(make_store: MakeStore) -> None:
     """A wait that fails at once takes a moment, so that a loop of them costs next to nothing."""
     with OddGateway(lambda _: None) as server:
@@ -143,6 +144,7 @@ def test_a_server_that_is_away_does_not_make_waits_spin(make_store: MakeStore) -
         assert len(server.questions) == 5
 
 
+@pytest.mark.gateway
 def test_a_server_that_is_away_does_not_make_watches_spin(make_store: MakeStore) -> None:
     """The same of watches on records, whose first question is not for a stream."""
     with OddGateway(lambda _: None) as server:
@@ -156,6 +158,7 @@ def test_a_server_that_is_away_does_not_make_watches_spin(make_store: MakeStore)
         assert [question.path for question in server.questions] == [wire.RANGE] * 5
 
 
+@pytest.mark.gateway
 def test_a_server_that_cancels_at_once_does_not_either(make_store: MakeStore) -> None:
     """The same where the server says "created" and "cancelled" in one breath."""
 
@@ -301,6 +304,7 @@ def test_what_strangers_left_is_no_election(
     assert store.elections(deadline=soon()) == ("a", "b", "candidates", "mail", "z")
 
 
+@pytest.mark.gateway
 def test_listing_elections_does_not_read_their_records(
     etcd: EtcdCluster, make_store: MakeStore
 ) -> None:

@@ -18,6 +18,7 @@ from leader_jobs.clock import SystemClock
 from leader_jobs.stores.etcd import EtcdStore
 from testsupport.certificates import Authority
 from testsupport.etcd import Binaries, EtcdCluster, all_binaries, newest_binaries
+from testsupport.over_grpc import OVER_GRPC
 
 __all__ = ["MakeCluster", "MakeStore"]
 
@@ -32,7 +33,8 @@ class MakeStore(Protocol):
     """
     Opens a store that is closed with the test; arguments as for `EtcdStore`.
 
-    All stores of a test share a namespace of their own unless another one is given.
+    All stores of a test share a namespace of their own unless another one is given, and the transport
+    that is under test.
     """
 
     def __call__(self, endpoints: list[str], **options: Any) -> EtcdStore: ...
@@ -103,6 +105,7 @@ def make_store(namespace: str) -> Iterator[MakeStore]:
         def make(endpoints: list[str], **options: Any) -> EtcdStore:
             options.setdefault("namespace", namespace)
             options.setdefault("clock", SystemClock())
+            options.setdefault("grpc", OVER_GRPC)
             return stack.enter_context(closing(EtcdStore(endpoints, **options)))
 
         yield make
