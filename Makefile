@@ -110,7 +110,7 @@ $(VENV)/with-test: $(VENV)/ready pyproject.toml
 	@touch $@
 
 # For tests that are skipped otherwise.
-$(VENV)/with-qt $(VENV)/with-uwsgi: $(VENV)/with-%: $(VENV)/ready pyproject.toml
+$(VENV)/with-qt $(VENV)/with-uwsgi $(VENV)/with-kubernetes: $(VENV)/with-%: $(VENV)/ready pyproject.toml
 	@echo "installing the dependency group '$*' into $(VENV)"
 	@$(PIP) install --group $*
 	@touch $@
