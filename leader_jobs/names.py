@@ -24,6 +24,8 @@ __all__ = [
 
 _MAX = 128
 _RUNNERS = ".runners"
+#: What lies in a namespace on etcd.
+_FOLDERS = ("elections", "ledger")
 _ELECTION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 #: Entries of a beat schedule are called things like ``add every 10 s (eu)``.
 _JOB = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9 ._:@()+,-]*[A-Za-z0-9._:@()+,-])?")
@@ -100,10 +102,24 @@ def check_job(name: object) -> str:
 
 
 def check_namespace(name: object) -> str:
-    """Return *name* if it can be a namespace; raise `ConfigurationError` otherwise."""
-    return _check(
+    """
+    Return *name* if it can be a namespace; raise `ConfigurationError` otherwise.
+
+    One that lies within another one's elections or ledger can not: its keys would be candidates there.
+    """
+    checked = _check(
         "namespace", name, _NAMESPACE, "use letters, digits, '.', '_', '-', and '/' between parts"
     )
+    parts = checked.removeprefix("/").split("/")
+    for folder in _FOLDERS:
+        if folder in parts[1:]:
+            outer = "/".join(parts[: parts.index(folder, 1)])
+            msg = (
+                f"namespace {name!r} would lie within what namespace {outer!r} keeps under "
+                f"{outer}/{folder}/; use one without {folder!r} as a part"
+            )
+            raise ConfigurationError(msg)
+    return checked
 
 
 def check_node(name: object) -> str:

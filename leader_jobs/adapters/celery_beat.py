@@ -25,14 +25,17 @@ from celery.beat import Scheduler
 from leader_jobs.adapters.celery_node import BeatNode
 from leader_jobs.adapters.celery_settings import configure, options_of, settings_of
 from leader_jobs.adapters.celery_timetable import scheduler_class
+from leader_jobs.clock import SystemClock
 from leader_jobs.config import Settings, redact
 from leader_jobs.escort import Escort
-from leader_jobs.exceptions import ConfigurationError
+from leader_jobs.exceptions import ConfigurationError, StoreError, StoreUnavailable
+from leader_jobs.stores.factory import open_store, sqlite_path
 
 __all__ = ["LeaderDatabaseScheduler", "LeaderScheduler"]
 
 _log = logging.getLogger(__name__)
 _SLICE: Final = 1.0
+_FIRST_ANSWER: Final = 2.0
 
 
 class LeaderScheduler(Scheduler):
@@ -47,8 +50,8 @@ class LeaderScheduler(Scheduler):
         kwargs: for the wrapped scheduler, as beat gives them.
 
     Raises:
-        SystemExit: the configuration makes no sense; the message says what to change.
-        ConfigurationError: the same, where beat is embedded on a thread, which can not end a program.
+        SystemExit: the configuration makes no sense, or the store refuses it; the message says what to change.
+        StoreError, ConfigurationError: the same, where beat is embedded on a thread, which can not end a program.
     """
 
     #: The wrapped scheduler's class; None for what the configuration says.
@@ -59,11 +62,13 @@ class LeaderScheduler(Scheduler):
         try:
             self._settings = settings_of(app)
             self._class = scheduler_class(self.wrapped or options_of(app).beat_scheduler)
+            if not lazy:
+                _check(self._settings)
             # Here, because beat would not say why it ends if its first tick found the port taken.
             self._escort = None if lazy else _escort_of(self._settings)
             if self._escort is not None:
                 self._escort.start()
-        except ConfigurationError as error:
+        except (ConfigurationError, StoreError) as error:
             if threading.current_thread() is not threading.main_thread():
                 raise
             # Beat makes it where nothing else is to be ended: with the message and no traceback.
@@ -132,6 +137,16 @@ class LeaderScheduler(Scheduler):
             node.stop()
         elif self._escort is not None:
             self._escort.close()
+
+
+def _check(settings: Settings) -> None:
+    """Say now, in a line, what the store refuses; for one that is away, the node waits."""
+    if sqlite_path(settings.store) is not None:
+        return  # a file is made by whoever stands, and a scheduler that never ticks does not
+    clock = SystemClock()
+    opened = contextlib.closing(open_store(settings, clock=clock))
+    with opened as store, contextlib.suppress(StoreUnavailable):
+        store.check(settings.election, deadline=clock.now() + _FIRST_ANSWER)
 
 
 def _escort_of(settings: Settings) -> Escort:

@@ -9,7 +9,7 @@ from typing import Final
 from leader_jobs.clock import Clock
 from leader_jobs.config import Settings, Timing
 from leader_jobs.doctor.clocks import apart
-from leader_jobs.doctor.findings import Finding, fine, problem, warning
+from leader_jobs.doctor.findings import Finding, fine, problem, refused, warning
 from leader_jobs.durations import how_long
 from leader_jobs.exceptions import StoreError
 from leader_jobs.stores.etcd_checkup import Checkup, Cluster, Expiry, Member
@@ -74,12 +74,9 @@ def examine_cluster(settings: Settings, *, clock: Clock, timeout: float) -> Iter
 
 
 def _missed(endpoint: str, error: StoreError) -> Finding:
-    remedy = (
-        "compare user, password and TLS files in the settings with what the servers want"
-        if error.lasting
-        else f"see to the member at {endpoint}, or name another"
-    )
-    return problem("endpoint", str(error), remedy)
+    if error.lasting:
+        return refused("endpoint", error)
+    return problem("endpoint", str(error), f"see to the member at {endpoint}, or name another")
 
 
 def _reached(endpoint: str, member: Member) -> Finding:
@@ -233,6 +230,9 @@ def _rights_and_leases(
                 f"the key {key} has no lease: whoever stands behind it never leads",
                 f"etcdctl del -- {quote(key)}",
             )
+        for intruder in checkup.intruders():
+            what, _, remedy = intruder.rpartition("; ")
+            yield problem("namespace", what, remedy)
     granted = checkup.granted(settings.ttl)
     yield _grant(settings.ttl, granted)
     yield _pace(granted, max(member.round_trip for member in members.values()))

@@ -8,9 +8,9 @@ from leader_jobs.clock import Clock
 from leader_jobs.config import Settings, redact
 from leader_jobs.doctor.clocks import listening
 from leader_jobs.doctor.elections import examine_election
-from leader_jobs.doctor.findings import Finding, fine, problem, warning
+from leader_jobs.doctor.findings import Finding, fine, problem, refused, warning
 from leader_jobs.durations import how_long
-from leader_jobs.exceptions import StoreError
+from leader_jobs.exceptions import ConfigurationError, StoreError
 from leader_jobs.observatory import Observatory
 from leader_jobs.stores.base import Store, Write
 from leader_jobs.stores.factory import open_store, sqlite_path
@@ -49,7 +49,10 @@ def examine(settings: Settings, *, clock: Clock, timeout: float = 5.0) -> Iterat
         if path is None
         else _embedded(settings, path, clock, timeout)
     )
-    yield from findings
+    try:
+        yield from findings
+    except ConfigurationError as error:  # a file, say, that can not be read
+        yield refused("settings", error, fatal=True)
 
 
 def _settings(settings: Settings) -> Iterator[Finding]:
@@ -113,8 +116,7 @@ def _trial(store: Store, settings: Settings, clock: Clock, timeout: float) -> Fi
             deadline = clock.now() + timeout
             store.commit(settings.election, [write], candidacy=None, deadline=deadline)
     except StoreError as error:
-        what, _, remedy = str(error).rpartition("; ")
-        return problem("store", what or remedy, remedy, fatal=True)
+        return refused("store", error, fatal=True)
     return fine("store", f"a write takes {how_long((clock.now() - began) / 2)}")
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-__all__ = ["Finding", "Level", "fine", "problem", "warning"]
+__all__ = ["Finding", "Level", "fine", "problem", "refused", "warning"]
 
 
 class Level(StrEnum):
@@ -42,6 +42,14 @@ def fine(check: str, message: str) -> Finding:
 def warning(check: str, message: str, remedy: str) -> Finding:
     """Return a finding that something works, and may not always."""
     return Finding(check=check, level=Level.WARNING, message=message, remedy=remedy)
+
+
+def refused(check: str, error: Exception, *, fatal: bool = False) -> Finding:
+    """Return the finding that *error* is, whose message ends with the remedy as all such do."""
+    what, _, remedy = str(error).rpartition("; ")
+    return problem(
+        check, what or remedy, remedy if what else "see to it, then look again", fatal=fatal
+    )
 
 
 def problem(check: str, message: str, remedy: str, *, fatal: bool = False) -> Finding:

@@ -32,6 +32,13 @@ _UNAUTHENTICATED: Final = 16
 _UNCERTAIN: Final = frozenset({1, 2, 4, 8, 13, 14})
 _STALE_TOKEN: Final = ("user name is empty", "revision of auth store is old")
 
+#: How a gateway says, by version, that its own server does not accept its certificate.
+_GATEWAY_TLS: Final = ("remote error: tls: ", "failed to write client preface")
+_GATEWAY_REMEDY: Final = (
+    "give the servers certificates with the usage clientAuth beside serverAuth, or start etcd with "
+    "--client-cert-file and --client-key-file: its JSON gateway is a client of its own server"
+)
+
 _OK: Final = 200
 
 
@@ -44,12 +51,21 @@ class Refusal(StoreRefused):
 
 
 class Unanswered(Exception):
-    """One try came to nothing; *sent* if the server may have acted on it all the same."""
+    """
+    One try came to nothing.
 
-    def __init__(self, why: str, *, sent: bool, tls: bool = False) -> None:
+    Args:
+        why: in a few words.
+        sent: whether the server may have acted on it all the same.
+        tls: whether the two sides, or the gateway and its own server, disagree about TLS.
+        remedy: what to do about it if no endpoint does better.
+    """
+
+    def __init__(self, why: str, *, sent: bool, tls: bool = False, remedy: str = "") -> None:
         super().__init__(why)
         self.sent = sent
         self.tls = tls
+        self.remedy = remedy
 
 
 class TokenRejected(Exception):
@@ -80,6 +96,8 @@ def check(endpoint: Endpoint, status: int, text: bytes) -> wire.Json:
         if status != _OK:
             raise _explain(endpoint, status, text.decode("utf-8", "replace"))
         return reply
+    if problem.code in _UNCERTAIN and any(s in problem.message for s in _GATEWAY_TLS):
+        raise Unanswered(problem.message, sent=False, tls=True, remedy=_GATEWAY_REMEDY)
     raise verdict(problem.code, problem.message)
 
 
@@ -97,12 +115,17 @@ def _explain(endpoint: Endpoint, status: int, text: str) -> Exception:
     if "CommonName" in text:
         return StoreRefused(
             f"etcd's JSON gateway at {endpoint} does not serve client certificates that carry a "
-            "CommonName while authentication is on; use a certificate without one, and a user"
+            "CommonName while authentication is on; use a certificate without one and a user, or "
+            "etcds+grpc:// with leader-jobs[etcd3], which logs in as that name"
         )
     excerpt = " ".join(text.split())[:120]
+    if "HTTPS" in text:
+        return StoreRefused(
+            f"{endpoint} speaks TLS ({excerpt!r}); write etcds:// in the store's URL"
+        )
     if 400 <= status < 500:  # noqa: PLR2004  the client's fault, in HTTP
         return StoreRefused(
             f"{endpoint} answers {status} {excerpt!r}: not etcd's JSON gateway; check the address, "
-            "etcds:// for TLS, and that the server runs with its gRPC gateway enabled"
+            "start etcd with --enable-grpc-gateway=true, or use etcd+grpc:// with leader-jobs[etcd3]"
         )
     return Unanswered(f"an answer that makes no sense, {status} {excerpt!r}", sent=True)

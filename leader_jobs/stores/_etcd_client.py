@@ -42,6 +42,7 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 _LOGIN_TIMEOUT: Final = 3.0
+_TLS_REMEDY: Final = "check etcds:// against the servers, ca_file, cert_file and key_file"
 #: Seconds after which `Client.prove_login` logs in although nothing has changed, at the latest.
 _LOGIN_EVERY: Final = 1800.0
 
@@ -206,10 +207,8 @@ class Client:
 
     def _check_tls(self, troubles: dict[Endpoint, Unanswered]) -> None:
         if all(e in troubles and troubles[e].tls for e in self.endpoints):
-            msg = (
-                f"TLS fails with every endpoint ({_list(troubles)}); "
-                "check etcds:// against the servers, ca_file, cert_file and key_file"
-            )
+            remedy = next((trouble.remedy for trouble in troubles.values() if trouble.remedy), None)
+            msg = f"TLS fails with every endpoint ({_list(troubles)}); {remedy or _TLS_REMEDY}"
             raise StoreRefused(msg)
 
     def ahead(self, endpoint: Endpoint, deadline: float) -> tuple[float, float] | None:

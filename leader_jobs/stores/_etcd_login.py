@@ -1,6 +1,9 @@
 """How to reach an etcd cluster: endpoints, TLS and credentials, checked before anything is sent."""
 
+import getpass
+import os
 import ssl
+import stat
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -114,6 +117,9 @@ def tls_context(
     Raises:
         ConfigurationError: a file is missing or is not what it should be.
     """
+    for name, file in (("ca_file", ca_file), ("cert_file", cert_file), ("key_file", key_file)):
+        if file is not None:
+            _check_readable(name, file)
     try:
         context = ssl.create_default_context(cafile=ca_file)
     except (OSError, ssl.SSLError) as error:
@@ -131,6 +137,37 @@ def tls_context(
             )
             raise ConfigurationError(msg) from error
     return context
+
+
+def _check_readable(name: str, file: Path) -> None:
+    """Refuse a file that this process may not read; OpenSSL would not say which it was."""
+    try:
+        with file.open("rb"):
+            return
+    except OSError as error:
+        raise ConfigurationError(_unreadable(name, file, error)) from error
+
+
+def _unreadable(name: str, file: Path, error: Exception) -> str:
+    reason = error.strerror if isinstance(error, OSError) else "it is no text"
+    if not isinstance(error, PermissionError):
+        return f"{name} {str(file)!r} can not be read: {reason}; check the path, and what is there"
+    try:
+        status = file.stat()
+        rights = f" (mode {stat.S_IMODE(status.st_mode):04o}, owned by user {status.st_uid})"
+    except OSError:  # its folder may not be entered either
+        rights = ""
+    return (
+        f"{name} {str(file)!r}{rights} can not be read by user {_who()}: {reason}; "
+        "make it, and the folders above, readable to that user"
+    )
+
+
+def _who() -> str:
+    try:
+        return f"{getpass.getuser()!r} ({os.geteuid()})"
+    except (KeyError, OSError):  # nobody in the user database, as in many containers
+        return str(os.geteuid())
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,5 +195,6 @@ class Credentials:
         try:
             return self.password_file.read_text(encoding="utf-8").rstrip("\r\n")
         except (OSError, UnicodeDecodeError) as error:
-            msg = f"password_file {str(self.password_file)!r} can not be read: {error}"
-            raise ConfigurationError(msg) from error
+            raise ConfigurationError(
+                _unreadable("password_file", self.password_file, error)
+            ) from error

@@ -17,12 +17,12 @@ from typing import Any, Final
 from leader_jobs.clock import Clock
 from leader_jobs.config import Settings
 from leader_jobs.exceptions import StoreError
-from leader_jobs.names import runners_of
 from leader_jobs.stores import _etcd_wire as wire
 from leader_jobs.stores._etcd_answers import Refusal
 from leader_jobs.stores._etcd_client import Client
 from leader_jobs.stores._etcd_connect import Access
 from leader_jobs.stores._etcd_keys import Keyspace, scan
+from leader_jobs.stores._etcd_proof import Proof, intruders
 from leader_jobs.stores._etcd_socket import Endpoint
 
 __all__ = ["Checkup", "Cluster", "Expiry", "Member"]
@@ -32,8 +32,6 @@ _STATUS: Final = "/v3/maintenance/status"
 _ALARM: Final = "/v3/maintenance/alarm"
 _MEMBERS: Final = "/v3/cluster/member/list"
 _GET: Final = {"action": "GET"}
-#: A revision that no key will ever be created at.
-_NEVER: Final = 2**63 - 1
 _ROUND_TRIPS: Final = 5
 #: Seconds between looks at a key whose lease is running out.
 _LOOK: Final = 0.1
@@ -104,9 +102,9 @@ class Checkup:
         self._access = Access.of(settings)
         self.endpoints: Final = self._access.endpoints
         keys = Keyspace(settings.namespace)
+        self._keys, self._election = keys, settings.election
         self._electorate = keys.electorate(settings.election)
         self._register = keys.register(settings.election)
-        self._runners = keys.electorate(runners_of(settings.election))
         self._clock = clock
         self._timeout = timeout
         self._client = self._open(self.endpoints)
@@ -226,27 +224,23 @@ class Checkup:
 
     def missing_rights(self) -> tuple[str, ...]:
         """Return the prefixes whose keys the user may not read and write, as far as it needs to."""
-        missing = []
-        for prefix in (self._electorate, self._runners, self._register):
-            try:
-                scan_ = wire.scan(prefix, limit=1)
-                self._client.call(wire.RANGE, scan_, wire.read_range, deadline=self._limit())
-                self._try_to_write(prefix)
-            except Refusal:
-                missing.append(prefix.decode())
-        return tuple(missing)
+        proof = Proof(self._client, self._keys)
+        return proof.missing_rights(self._election, deadline=self._limit())
 
-    def _try_to_write(self, prefix: bytes) -> None:
-        """Ask for a put and a delete under *prefix* on a condition that never holds."""
-        one, other = prefix + b"doctor/1", prefix + b"doctor/2"
-        self._txn(wire.txn([wire.created(one, _NEVER)], [wire.put(one, b""), wire.delete(other)]))
+    def intruders(self) -> tuple[str, ...]:
+        """Return what is wrong with keys that lie deeper in the election than a candidate's can."""
+        return tuple(intruders(self._electorate, self._scan()))
 
     def squatters(self) -> tuple[str, ...]:
         """Return the keys that stand in the election without a lease: they never go away."""
-        found = scan(self._client, self._electorate, deadline=self._limit())
         return tuple(
-            entry.key.decode("utf-8", "backslashreplace") for entry in found if not entry.lease
+            entry.key.decode("utf-8", "backslashreplace")
+            for entry in self._scan()
+            if not entry.lease
         )
+
+    def _scan(self) -> list[wire.Entry]:
+        return scan(self._client, self._electorate, deadline=self._limit())
 
     def _txn(self, body: wire.Json) -> wire.TxnReply:
         return self._client.call(wire.TXN, body, wire.read_txn, deadline=self._limit())

@@ -88,7 +88,8 @@ def test_users_and_rights(make_cluster: MakeCluster, namespace: str, tmp_path: P
         assert found[-1].fatal
         (problem, _) = [finding for finding in found if finding.level is Level.PROBLEM]
         assert problem.check == "endpoint"
-        assert "user, password" in problem.remedy
+        assert "user" in problem.remedy
+        assert "password" in problem.remedy
 
     found = visit(*cluster.endpoints, **settings)
     missing = [finding for finding in found if finding.check == "rights"]

@@ -248,7 +248,7 @@ def test_the_proxy_of_the_environment_is_ignored(
 @pytest.mark.parametrize(
     ("answer", "advice"),
     [
-        (Answer(404, b"404 page not found\n"), "gRPC gateway enabled"),
+        (Answer(404, b"404 page not found\n"), "--enable-grpc-gateway"),
         (Answer(400, b"Client sent an HTTP request to an HTTPS server.\n"), "etcds://"),
         (Answer(400, b"CommonName of client sending a request will be ignored"), "without one"),
         (reply({"code": 7, "message": "etcdserver: permission denied"}, 403), "permission denied"),
