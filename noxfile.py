@@ -15,3 +15,12 @@ def tests(session: nox.Session, django: str) -> None:
     extras = "[django,apscheduler,celery,cron,cli,metrics]"
     session.install(f".{extras}", "--group", "test", f"django~={django}.0")
     session.run("pytest", *session.posargs, env={"PYTHONSAFEPATH": "1"})
+
+
+@nox.session(python=["3.11", "3.12", "3.13"], name="grpc")
+def over_grpc(session: nox.Session) -> None:
+    """Test etcd over gRPC, with the protobuf that etcd3 needs."""
+    session.install(".[etcd3]", "--group", "grpc")
+    options = ("-c", "tests/grpc/pytest.toml", "--rootdir", ".", "--confcutdir", "tests/grpc")
+    tests = session.posargs or ("tests/grpc", "tests/contract")
+    session.run("pytest", *options, *tests, env={"PYTHONPATH": "tests", "PYTHONSAFEPATH": "1"})

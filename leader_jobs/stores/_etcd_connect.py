@@ -81,10 +81,11 @@ class Access:
         if not self.grpc:
             return HttpTransport(clock=clock, tls=tls)
         from leader_jobs.stores._etcd_grpc import GrpcTransport
-        from leader_jobs.stores._etcd_grpc_process import refuse_greenlets
+        from leader_jobs.stores._etcd_grpc_process import disarm_forks, refuse_greenlets
         from leader_jobs.stores._etcd_protobuf import load
 
         refuse_greenlets(str(self))
+        disarm_forks()
         grpc, messages = load(str(self))
         if not self.files:
             return GrpcTransport(grpc, messages, grpc.insecure_channel, clock=clock)

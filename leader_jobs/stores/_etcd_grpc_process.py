@@ -12,11 +12,22 @@ from typing import Final
 
 from leader_jobs.exceptions import ConfigurationError, StoreRefused
 
-__all__ = ["note_use", "refuse_forks", "refuse_greenlets"]
+__all__ = ["disarm_forks", "note_use", "refuse_forks", "refuse_greenlets"]
 
+_FORK_SUPPORT: Final = "GRPC_ENABLE_FORK_SUPPORT"
 _GATEWAY: Final = "or reach etcd's JSON gateway by etcd://, which can do that"
 #: The processes that made a channel, and their forks.
 _users: Final[set[int]] = set()
+
+
+def disarm_forks() -> None:
+    """
+    Switch gRPC's own handlers of forks off, unless the site has its say; before gRPC is imported.
+
+    They are to make children usable, which ours are not; and of children that did nothing at all some
+    died of a segmentation fault within those handlers.
+    """
+    os.environ.setdefault(_FORK_SUPPORT, "0")
 
 
 def note_use() -> None:

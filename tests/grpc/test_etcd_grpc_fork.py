@@ -40,10 +40,14 @@ PREAMBLE = textwrap.dedent("""
         except LeaderJobsError as error:
             return f"{type(error).__name__}: {error}"
 
+    def say(*words):
+        # In one piece, for several processes write here.
+        os.write(1, (" ".join(map(str, words)) + "\\n").encode())
+
     def wait_for(children):
         for child in children:
             _, status = os.waitpid(child, 0)
-            print("ended", os.waitstatus_to_exitcode(status))
+            say("ended", os.waitstatus_to_exitcode(status))
 """)
 OF_A_USER = PREAMBLE + textwrap.dedent("""
     store = open_store()
@@ -62,20 +66,20 @@ OF_A_USER = PREAMBLE + textwrap.dedent("""
         child = os.fork()
         if child == 0:
             store.wake(leader)
-            print("renew", attempt(lambda: store.renew(leader, leading=True, deadline=soon())))
-            print("read", attempt(lambda: store.read("mail", "", deadline=soon())))
-            print("open", attempt(lambda: open_store().read("mail", "", deadline=soon())))
+            say("renew", attempt(lambda: store.renew(leader, leading=True, deadline=soon())))
+            say("read", attempt(lambda: store.read("mail", "", deadline=soon())))
+            say("open", attempt(lambda: open_store().read("mail", "", deadline=soon())))
             store.withdraw(leader, deadline=soon())
             store.close()
             sys.exit(0)  # with all the tidying up of an interpreter that ends
         children.append(child)
     wait_for(children)
-    print("parent", store.renew(leader, leading=True, deadline=soon()))
+    say("parent", store.renew(leader, leading=True, deadline=soon()))
     store.commit("mail", [Write("job", b"1")], candidacy=leader, deadline=soon())
     limit = soon()
     while len(store._client._streams) > 1 and clock.now() < limit:
         pass
-    print("streams", len(store._client._streams))
+    say("streams", len(store._client._streams))
 """)
 OF_A_NEWCOMER = PREAMBLE + textwrap.dedent("""
     open_store()
@@ -83,7 +87,7 @@ OF_A_NEWCOMER = PREAMBLE + textwrap.dedent("""
     for _ in range(3):
         child = os.fork()
         if child == 0:
-            print("read", attempt(lambda: open_store().read("mail", "", deadline=soon())))
+            say("read", attempt(lambda: open_store().read("mail", "", deadline=soon())))
             sys.exit(0)
         children.append(child)
     wait_for(children)
@@ -93,7 +97,7 @@ OF_A_NEWCOMER = PREAMBLE + textwrap.dedent("""
 def run(program: str, endpoint: str, namespace: str) -> list[str]:
     """Run a program; return the lines it printed."""
     done = subprocess.run(
-        [sys.executable, "-u", "-c", program, endpoint, namespace],
+        [sys.executable, "-c", program, endpoint, namespace],
         capture_output=True,
         text=True,
         timeout=30,
