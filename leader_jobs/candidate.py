@@ -292,6 +292,7 @@ class Candidate:
                 # A store that is back shall not be kept waiting; nothing changes what lasts so soon.
                 pause = min(2 * pause, _LONGEST_PAUSE if error.lasting else _LONG_PAUSE)
                 self._herald.failed(error, pause)
+                self._proving.failed(error)
             except Exception as error:  # noqa: BLE001  losing a term never ends the process
                 _log.exception("election %r: the campaign failed unexpectedly", self.election)
                 pause = min(2 * pause, _LONGEST_PAUSE)
@@ -416,7 +417,7 @@ class Candidate:
         self._term = self._led = term
         held_terms.post(term)
         self._herald.won(term)
-        self._proving.leads()
+        self._proving.worked()
         self._terms.put(term)
         if self._attendant is not None:
             self._attendant.began(term)

@@ -51,7 +51,7 @@ class Position:
         late: of a leader, for how many seconds something has been due; 0.0 if nothing is.
         overdue: of a leader, how many jobs are later than they should be.
         paused: of a leader, whether the whole election is paused.
-        doubt: of a standby, why it could not lead, in words; None as far as it knows.
+        doubt: of one that does not lead, why it could not lead, in words; None as far as it knows.
     """
 
     election: str
@@ -94,7 +94,13 @@ class Position:
         if term is not None:
             return cls._leading(place, term, clock=clock)
         if candidacy is None:
-            return cls(election=election, node=node, role=Role.SEEKING, alive=alive)
+            return cls(
+                election=election,
+                node=node,
+                role=Role.SEEKING,
+                alive=alive,
+                doubt=candidate.doubt,
+            )
         return cls(
             election=election,
             node=node,

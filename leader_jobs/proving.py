@@ -58,18 +58,18 @@ class Proving:
         except Exception:  # noqa: BLE001  a bug may cost the proof, never the candidacy
             _log.exception("election %r: the check failed unexpectedly", self._election)
         else:
-            if self.doubt is not None:
-                self.doubt = None
-                self._herald.reassured()
+            self.worked()
 
     def failed(self, error: StoreError) -> None:
-        """Take note that the store said no to a standby; that it is away says nothing of rights."""
+        """Take note that the store said no; that it is away says nothing of rights."""
         if not error.lasting:
             return
         begins, self.doubt = self.doubt is None, str(error)
         if begins:
             self._herald.doubted(error)
 
-    def leads(self) -> None:
-        """Take note that the node leads: from now on its claims tell."""
-        self.doubt = None
+    def worked(self) -> None:
+        """Take note that all is well, or that the node leads: from then on its claims tell."""
+        if self.doubt is not None:
+            self.doubt = None
+            self._herald.reassured()
