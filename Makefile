@@ -13,7 +13,11 @@ PEERS := .cache/bench-celery
 GRPC := .cache/grpc
 GRPC_TESTS := tests/grpc tests/contract \
 	$(foreach name,faults network security watch,tests/scenarios/test_etcd_$(name).py)
-BENCHMARKS := calls ticks takeover standbys control pages admin_pages
+BENCHMARKS := calls ticks takeover guardian standbys crowd control pages admin_pages
+
+FAULTS := $(foreach name,members network disks clocks auth storm,tests/scenarios/test_sick_$(name).py) \
+	$(wildcard tests/scenarios/test_etcd_restore.py tests/scenarios/test_guardian*.py)
+FAULT_RESULTS := .cache/faults.jsonl
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -61,6 +65,14 @@ soak: $(VENV)/with-test ## hurt beats, brokers and stores at random for minutes 
 .PHONY: soak-apscheduler
 soak-apscheduler: $(VENV)/with-test ## hurt schedulers and stores at random for minutes (SECONDS=300 SEED=1: likewise)
 	SOAK_SECONDS=$(or $(SECONDS),300) $(if $(SEED),SOAK_SEED=$(SEED)) $(BIN)/python -m pytest -s tests/scenarios/test_apscheduler_fleet.py $(ARGS)
+
+.PHONY: faults
+# One test at a time, in the order of the table.
+faults: $(VENV)/with-test ## hurt etcd in every way, ten times each, and write what holds into docs/etcd-faults.md (ROUNDS=10 ARGS="-k auth")
+	@mkdir -p .cache $(if $(ARGS),,&& rm -f $(FAULT_RESULTS))
+	FAULT_ROUNDS=$(or $(ROUNDS),10) FAULT_RESULTS=$(abspath $(FAULT_RESULTS)) \
+		$(BIN)/python -m pytest -p no:randomly $(FAULTS) $(ARGS)
+	cd tests && $(abspath $(BIN))/python -m testsupport.faults_table $(abspath $(FAULT_RESULTS)) ../docs/etcd-faults.md
 
 .PHONY: check
 check: $(VENV)/with-dev ## lint, formatting, types, layers, documentation

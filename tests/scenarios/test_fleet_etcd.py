@@ -56,45 +56,6 @@ def test_a_leader_partitioned_from_etcd_stops_and_is_replaced(
     assert (verdict.doubled, verdict.missed) == ([], [])
 
 
-@pytest.mark.parametrize("frozen", [False, True], ids=["killed", "frozen"])
-@pytest.mark.parametrize("role", ["leader", "follower"])
-def test_loss_of_one_member(
-    tmp_path: Path, cluster: EtcdCluster, role: str, *, frozen: bool
-) -> None:
-    """With one of three members dead or frozen and back again, no occurrence is hurt."""
-    with Fleet(tmp_path, cluster.url, ttl=_TTL) as fleet:
-        token = _populate(fleet, "a", "b")
-        leader = cluster.etcd_leader()
-        member = leader if role == "leader" else cluster.etcd_followers()[0]
-        member.freeze() if frozen else member.kill()
-        fleet.pause(4.0)
-        fleet.await_run(token)
-        if frozen:
-            member.thaw()
-        else:
-            member.start()
-            member.wait_healthy()
-        verdict = fleet.stop()
-
-    assert (verdict.doubled, verdict.missed) == ([], [])
-
-
-def test_loss_of_quorum_and_its_return(tmp_path: Path, cluster: EtcdCluster) -> None:
-    """With two of three members frozen nothing runs; when they return, the gap is caught up."""
-    with Fleet(tmp_path, cluster.url, ttl=_TTL) as fleet:
-        _populate(fleet, "a", "b")
-        sick = cluster.etcd_followers()
-        for member in sick:
-            member.freeze()
-        fleet.pause(5.0)
-        for member in sick:
-            member.thaw()
-        cluster.wait_healthy()
-        verdict = fleet.stop()
-
-    assert (verdict.doubled, verdict.missed) == ([], [])
-
-
 def test_restart_of_the_whole_cluster(tmp_path: Path, cluster: EtcdCluster) -> None:
     """Every member is killed and started again; the nodes live on, and the gap is caught up."""
     with Fleet(tmp_path, cluster.url, ttl=_TTL) as fleet:

@@ -325,13 +325,22 @@ class EtcdCluster:
 
     def make_leader(self, member: Member) -> None:
         """Have *member* become the raft leader, as an operator does."""
-        leader = self.etcd_leader()
-        if leader is member:
-            return
         status = json.loads(self.etcdctl("endpoint", "status", "-w", "json", via=member))
         name = f"{status[0]['Status']['header']['member_id']:x}"
-        self.etcdctl("move-leader", name, via=leader)
-        member.wait_until(member.is_etcd_leader, "does not become the leader")
+
+        def leads() -> bool:
+            leader = self.etcd_leader()
+            if leader is not member:
+                # It fails if another election comes between.
+                subprocess.run(
+                    self.etcdctl_command("move-leader", name, via=leader),
+                    env=etcdctl_environment(),
+                    capture_output=True,
+                    check=False,
+                )
+            return member.is_etcd_leader()
+
+        member.wait_until(leads, "does not become the leader")
 
     def etcdctl_command(self, *arguments: str, via: Member | None = None) -> list[str]:
         """Return the command line of ``etcdctl`` with these arguments, for all members or one."""

@@ -25,6 +25,7 @@ TTL: Final = 3.0
 #: Milliseconds between heartbeats, and the election timeout: a fifth of etcd's defaults.
 BRIEF: Final[dict[str, Any]] = {"heartbeat": 20, "election": 200}
 _RESULTS: Final = os.environ.get("FAULT_RESULTS")
+_PAGE: Final = Path(__file__).parents[2] / "docs" / "etcd-faults.md"
 _STAMP: Final = re.compile(r"^\S+ \S+ (?=[A-Z]+ )")
 _ADDRESS: Final = re.compile(r"\d+\.\d+\.\d+\.\d+:\d+")
 
@@ -99,6 +100,8 @@ def rounds(fault: Fault, fleet: SickFleet) -> Iterator[Turn]:
         findings += turn.findings
         broken += [f"round {number}: {what}" for what in _broken(fault, figures, line)]
     _note(fault, course, said, findings, broken)
+    if _RESULTS is None and f"| {fault.name} |" not in _PAGE.read_text():
+        broken.append(f"{_PAGE.name} has no row of it: run `make faults`")
     missing = fault.doctor and findings and not any(re.search(fault.doctor, f) for f in findings)
     broken += [f"the doctor finds only {findings}"] if missing else []
     assert not broken, f"{fault.name}: {broken}\n{fleet.logs()}"

@@ -104,5 +104,5 @@ def booted_apart() -> list[Site]:
     for launcher in launchers:
         trial = subprocess.run([*launcher, "true"], capture_output=True, text=True, check=False)
         if trial.returncode:
-            pytest.skip(f"no clock can be put wrong here, it takes root: {trial.stderr}")
+            pytest.skip(f"no clock can be put wrong here, it takes root: {trial.stderr.strip()}")
     return [*(Site(launcher=launcher) for launcher in launchers), Site()]

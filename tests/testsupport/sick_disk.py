@@ -72,4 +72,5 @@ def _run(*command: str | Path) -> None:
         pytest.skip(f"no disk can be stalled here: {command[0]} is missing")
     result = subprocess.run([name, *command[1:]], capture_output=True, text=True, check=False)
     if result.returncode:
-        pytest.skip(f"no disk can be stalled here, it takes root: {command}: {result.stderr}")
+        why = f"{' '.join(map(str, command))}: {result.stderr.strip()}"
+        pytest.skip(f"no disk can be stalled here, it takes root: {why}")

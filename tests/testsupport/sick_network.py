@@ -97,4 +97,5 @@ def _run(command: str) -> None:
     except FileNotFoundError as error:
         pytest.skip(f"no packets can be dropped here: iproute2 is missing ({error})")
     if result.returncode:
-        pytest.skip(f"no packets can be dropped here, it takes root: {command}: {result.stderr}")
+        why = f"{command}: {result.stderr.strip()}"
+        pytest.skip(f"no packets can be dropped here, it takes root: {why}")
