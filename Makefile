@@ -12,7 +12,8 @@ ETCD_TESTS := tests/contract tests/scenarios/test_fleet_etcd.py tests/scenarios/
 PEERS := .cache/bench-celery
 GRPC := .cache/grpc
 GRPC_TESTS := tests/grpc tests/contract \
-	$(foreach name,faults network security watch,tests/scenarios/test_etcd_$(name).py)
+	$(foreach name,network security watch,tests/scenarios/test_etcd_$(name).py) \
+	tests/scenarios/test_etcd_faults.py::test_losing_the_member_we_talk_to
 BENCHMARKS := calls ticks takeover guardian standbys crowd control pages admin_pages
 
 FAULTS := $(foreach name,members network disks clocks auth storm,tests/scenarios/test_sick_$(name).py) \
@@ -54,9 +55,10 @@ test-etcd-versions: $(VENV)/with-test ## run what tests etcd on every version in
 
 .PHONY: test-grpc
 # In an environment of its own, with the protobuf that etcd3 needs and without Django and its plugin.
+# These tests wait even more than the others: three at once.
 test-grpc: $(GRPC)/ready ## test etcd over gRPC (ARGS="tests/contract -x": some, one by one)
 	PYTHONPATH=tests $(GRPC)/bin/python -m pytest -c tests/grpc/pytest.toml --rootdir . \
-		--confcutdir tests/grpc $(or $(ARGS),--numprocesses 2 --dist worksteal $(GRPC_TESTS))
+		--confcutdir tests/grpc $(or $(ARGS),--numprocesses 3 --dist worksteal $(GRPC_TESTS))
 
 .PHONY: soak
 soak: $(VENV)/with-test ## hurt beats, brokers and stores at random for minutes (SECONDS=300 SEED=1: for how long, and again)

@@ -131,6 +131,7 @@ def test_a_commit_delayed_past_its_term(
         elsewhere.commit("mail", [Write("job", b"old")], candidacy=deposed, deadline=soon())
 
 
+@pytest.mark.gateway  # over gRPC the news that the call was given up comes right behind it
 def test_a_delayed_commit_without_a_fence(
     store: EtcdStore, proxy: TcpProxy, elsewhere: EtcdStore
 ) -> None:
