@@ -14,6 +14,10 @@ class Attendant(Protocol):
         """Take note that *term* began; must return at once."""
         ...
 
+    def making_way(self) -> None:
+        """Do what is to be done before the next in line may lead; some seconds at most, never raises."""
+        ...
+
     def ended(self, term: Term) -> None:
         """Take note that *term* is over and the candidacy it rested on is withdrawn; a second at most."""
         ...

@@ -336,6 +336,8 @@ class Candidate:
             renewer.stop()
             self._end_term(EndReason.LOST)
             self._candidacy = None
+            if self._attendant is not None:
+                self._attendant.making_way()
             self._withdraw(candidacy)
             led, self._led = self._led, None
             if led is not None and self._attendant is not None:

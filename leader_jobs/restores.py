@@ -20,7 +20,7 @@ from leader_jobs.orders import Orders
 from leader_jobs.stores.base import ABSENT, Origin, Record, Store, Write
 from leader_jobs.term import Term
 
-__all__ = ["Notice", "Restores"]
+__all__ = ["Notice", "Restores", "Witnessed"]
 
 _log = logging.getLogger(__name__)
 _WITHIN: Final = 2.0
@@ -79,13 +79,7 @@ class Restores:
 
     def _note(self, row: Record | None, former: Lineage | None, origin: Origin) -> Lineage:
         """Write down what the ledger is part of, and since when if it was not always."""
-        restored = former is not None or origin.seen_until is not None
-        now = self._clock.utcnow()
-        lineage = Lineage(
-            cluster=origin.cluster,
-            since=now if restored else None,
-            noted_by=self._node if restored else "",
-        )
+        lineage = _present(former, origin, self._node, self._clock)
         write = Write(LINEAGE_KEY, lineage.encode(), row.version if row is not None else ABSENT)
         try:
             version = self._store.commit(
@@ -98,16 +92,64 @@ class Restores:
             self._orders.doubt()  # perhaps it is written, or somebody else was quicker
             raise
         self._written = Record(write.value or b"", version)
-        if restored:
-            _log.error(
-                "the ledger of election %r was taken back%s: what was planned before %s is closed as "
-                "restored and never run, for it may have run already; jobs go on from there",
-                self._term.election,
-                _whence(former, origin),
-                now.isoformat(timespec="seconds"),
-            )
-            self._noted(now)
+        if lineage.since is not None:
+            _tell(self._term.election, former, lineage)
+            self._noted(lineage.since)
         return lineage
+
+
+class Witnessed:
+    """
+    The side of whoever stands: what this process noticed is noted before the next in line may lead.
+
+    Args:
+        store: where the record is.
+        election: the election.
+        node: this node's label.
+        clock: where moments and instants come from.
+        noted: called with the instant when a restore was noted.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        election: str,
+        *,
+        node: str,
+        clock: Clock,
+        noted: Callable[[datetime], None],
+    ) -> None:
+        self._store = store
+        self._election = election
+        self._node = node
+        self._clock = clock
+        self._noted = noted
+        self._settled: Origin | None = None
+
+    def note(self) -> None:
+        """
+        Write down a restore that this process noticed, unless somebody did.
+
+        The next leader may not have noticed it. Not fenced: the term that noticed is over.
+
+        Raises:
+            StoreError: it is not known to be written.
+        """
+        origin = self._store.origin
+        if origin.seen_until is None or origin == self._settled:
+            return
+        deadline = self._clock.now() + _WITHIN
+        rows = self._store.read(self._election, LINEAGE_KEY, deadline=deadline)
+        row = rows.get(LINEAGE_KEY)
+        former = _read(row, self._election)
+        if former is None or not former.holds(origin):
+            lineage = _present(former, origin, self._node, self._clock)
+            write = Write(LINEAGE_KEY, lineage.encode(), row.version if row is not None else ABSENT)
+            self._store.commit(self._election, [write], candidacy=None, deadline=deadline)
+            _tell(self._election, former, lineage)
+            if lineage.since is not None:
+                self._noted(lineage.since)
+        self._settled = origin
 
 
 class Notice:
@@ -172,7 +214,24 @@ def _version(row: Record) -> int:
     return row.version
 
 
-def _whence(former: Lineage | None, origin: Origin) -> str:
-    if former is None or former.cluster == origin.cluster:
+def _present(former: Lineage | None, origin: Origin, node: str, clock: Clock) -> Lineage:
+    """Return what to write in the place of *former*, which does not hold."""
+    if former is None and origin.seen_until is None:
+        return Lineage(cluster=origin.cluster)
+    return Lineage(cluster=origin.cluster, since=clock.utcnow(), noted_by=node)
+
+
+def _tell(election: str, former: Lineage | None, lineage: Lineage) -> None:
+    _log.error(
+        "the ledger of election %r was taken back%s: what was planned before %s is closed as restored "
+        "and never run, for it may have run already; jobs go on from there",
+        election,
+        _whence(former, lineage),
+        lineage.since,
+    )
+
+
+def _whence(former: Lineage | None, lineage: Lineage) -> str:
+    if former is None or former.cluster == lineage.cluster:
         return ""
-    return f" (it was of cluster {former.cluster} and is now of {origin.cluster})"
+    return f" (it was of cluster {former.cluster} and is now of {lineage.cluster})"

@@ -32,6 +32,7 @@ from leader_jobs.orders import (
     Request,
     request_key,
 )
+from leader_jobs.restores import Witnessed
 from leader_jobs.stores.base import Watch, Write
 from leader_jobs.term import Term
 from leader_jobs.termlog import TermLog
@@ -66,6 +67,13 @@ class Steward:
         self._log = TermLog(
             ledger.store, candidate.election, proposal=lambda: candidate.proposal, clock=clock
         )
+        self._witnessed = Witnessed(
+            ledger.store,
+            candidate.election,
+            node=candidate.node,
+            clock=clock,
+            noted=ledger.tally.restore,
+        )
         self._leave: Callable[[], None] | None = None
         self._leave_within = 0.0
         self._watch: Watch | None = None
@@ -98,6 +106,13 @@ class Steward:
             name=f"leader-jobs-steward-{self._candidate.election}",
             daemon=True,
         ).start()
+
+    def making_way(self) -> None:
+        """Have the next leader know of a restored ledger that this process noticed."""
+        try:
+            self._witnessed.note()
+        except StoreError as error:
+            _log.warning("election %r: %s", self._candidate.election, error)
 
     def ended(self, term: Term) -> None:
         """Log the end of *term*."""

@@ -108,10 +108,10 @@ class Register:
     ) -> NoReturn:
         """Say which guard failed."""
         reads = reply.reads
-        if fence.candidacy is not None:
-            _check_fence(fence.candidacy, *reads[:2])
         if fence.witness is not None:
             self._hear(mark, fence.witness, reads[2])
+        if fence.candidacy is not None:
+            _check_fence(fence.candidacy, *reads[:2])
         changed = _changed(root, guarded, [*chain(*reads[len(fence.reads) :])])
         if fence.witness is not None and not changed:
             self._history.dismiss(root, fence.witness)

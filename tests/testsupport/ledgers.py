@@ -96,10 +96,16 @@ OVERLAPPING = Policy(catch_up="all", overlap=True)
 class CountingStore(MemoryStore):
     """A store that counts its commits, and does something before the next one if asked to."""
 
-    def __init__(self, clock: ManualClock, limits: Limits = WIDE) -> None:
-        super().__init__(clock, limits=limits)
+    def __init__(self, clock: ManualClock, limits: Limits = WIDE, *, cluster: str = "") -> None:
+        super().__init__(clock, limits=limits, cluster=cluster)
         self.batches: list[int] = []
         self.before: list[Callable[[], object]] = []
+
+    def expire_all_but(self, candidacy: Candidacy | None) -> None:
+        """Have everybody else's lease run out."""
+        for entrant in self.candidates(ELECTION, deadline=self._clock.now() + 1):
+            if candidacy is None or entrant.id != candidacy.id:
+                self.expire(Candidacy(ELECTION, entrant.id, entrant.token, 0.0))
 
     def commit(
         self,

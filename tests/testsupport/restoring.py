@@ -12,7 +12,7 @@ _WITHIN = 20
 
 def can_bump(cluster: EtcdCluster) -> bool:
     """Whether this version can have revisions go on growing through a restore."""
-    command = [cluster.binaries.etcdctl, "snapshot", "restore", "--help"]
+    command = [str(cluster.binaries.etcdctl), "snapshot", "restore", "--help"]
     shown = subprocess.run(
         command, env=etcdctl_environment(), capture_output=True, text=True, check=True
     )
