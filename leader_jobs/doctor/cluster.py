@@ -80,7 +80,7 @@ def _missed(endpoint: str, error: StoreError) -> Finding:
 
 
 def _reached(endpoint: str, member: Member) -> Finding:
-    if not member.leader:
+    if member.leader == 0:
         return problem(
             "endpoint",
             f"{endpoint} answers, and knows no leader of the cluster",
@@ -117,7 +117,14 @@ def _versions(members: dict[str, Member]) -> Iterator[Finding]:
     for endpoint, member in members.items():
         by_version.setdefault(member.version, []).append(endpoint)
     for version, endpoints in by_version.items():
-        where = f"etcd {version or '(unknown)'} at {', '.join(endpoints)}"
+        if not version:
+            yield warning(
+                "version",
+                f"{', '.join(endpoints)} does not tell this user its version",
+                "compare `etcdctl endpoint status`, as root, with what is known of etcd's versions",
+            )
+            continue
+        where = f"etcd {version} at {', '.join(endpoints)}"
         number = _number(version)
         if number is not None and number < _OLDEST:
             yield problem("version", f"{where} is too old", "upgrade to 3.5.23 or later")

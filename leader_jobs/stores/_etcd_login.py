@@ -1,7 +1,7 @@
 """How to reach an etcd cluster: endpoints, TLS and credentials, checked before anything is sent."""
 
-import getpass
 import os
+import pwd
 import ssl
 import stat
 from collections.abc import Iterable
@@ -165,8 +165,8 @@ def _unreadable(name: str, file: Path, error: Exception) -> str:
 
 def _who() -> str:
     try:
-        return f"{getpass.getuser()!r} ({os.geteuid()})"
-    except (KeyError, OSError):  # nobody in the user database, as in many containers
+        return f"{pwd.getpwuid(os.geteuid()).pw_name!r} ({os.geteuid()})"
+    except KeyError:  # nobody in the user database, as in many containers
         return str(os.geteuid())
 
 

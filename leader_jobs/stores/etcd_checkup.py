@@ -18,7 +18,7 @@ from leader_jobs.clock import Clock
 from leader_jobs.config import Settings
 from leader_jobs.exceptions import StoreError
 from leader_jobs.stores import _etcd_wire as wire
-from leader_jobs.stores._etcd_answers import Refusal
+from leader_jobs.stores._etcd_answers import PERMISSION_DENIED, Refusal
 from leader_jobs.stores._etcd_client import Client
 from leader_jobs.stores._etcd_connect import Access
 from leader_jobs.stores._etcd_keys import Keyspace, scan
@@ -45,12 +45,12 @@ class Member:
     What a member says of itself.
 
     Attributes:
-        version: the server's version.
+        version: the server's version; empty if it does not tell us, as 3.5.30 tells administrators only.
         cluster: the id of its cluster.
         id: its own.
-        leader: the id of the raft leader it knows; 0 for none.
+        leader: the id of the raft leader it knows; 0 for none, None if it does not say.
         learner: whether it is no full member yet.
-        size: bytes of its database.
+        size: bytes of its database; 0 if it does not say.
         quota: at how many bytes it stops taking writes, or None if it does not say.
         errors: what it complains about.
         round_trip: seconds that a linearizable read takes, the median of some.
@@ -60,7 +60,7 @@ class Member:
     version: str
     cluster: int
     id: int
-    leader: int
+    leader: int | None
     learner: bool
     size: int
     quota: int | None
@@ -137,7 +137,7 @@ class Checkup:
             # Which also logs in, so that nothing else is measured below.
             self._probe(client)
             trips = [self._probe(client) for _ in range(_ROUND_TRIPS)]
-            status = client.call(_STATUS, {}, dict, deadline=self._limit())
+            status = self._status(client)
             clock = client.ahead(endpoint, self._limit())
         finally:
             client.close()
@@ -146,7 +146,7 @@ class Checkup:
             version=str(status.get("version", "")),
             cluster=_int(header, "cluster_id"),
             id=_int(header, "member_id"),
-            leader=_int(status, "leader"),
+            leader=_int(status, "leader") if "version" in status else None,
             learner=bool(status.get("isLearner")),
             size=_int(status, "dbSize"),
             quota=_int(status, "dbSizeQuota") or None,
@@ -154,6 +154,15 @@ class Checkup:
             round_trip=median(trips),
             clock=clock,
         )
+
+    def _status(self, client: Client) -> dict[str, Any]:
+        """Return what the member says of itself: all, or who it is to whom it does not say more."""
+        try:
+            return client.call(_STATUS, {}, dict, deadline=self._limit())
+        except Refusal as refusal:
+            if refusal.code != PERMISSION_DENIED:
+                raise
+            return client.call(_MEMBERS, {}, _header_alone, deadline=self._limit())
 
     def _probe(self, client: Client) -> float:
         """Return the seconds that a linearizable read takes."""
@@ -247,6 +256,10 @@ class Checkup:
 
     def _limit(self) -> float:
         return self._clock.now() + self._timeout
+
+
+def _header_alone(reply: wire.Json) -> dict[str, Any]:
+    return {"header": reply.get("header")}
 
 
 def _int(reply: dict[str, Any], name: str) -> int:
