@@ -133,7 +133,7 @@ def test_what_a_standby_could_not_do(
             await_event(heard, Event)
             hurt(site)
             doubt = await_event(heard, Doubted)
-            assert node.doubt == doubt.error
+            assert str(node.doubt) == doubt.error
             assert node.term is None
             cure(site)
             await_event(heard, Reassured)
