@@ -1,6 +1,7 @@
 """The units of docs/deploy, read and run by a real systemd: readiness, kill -9, watchdog, stop."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from leader_jobs.clock import SystemClock
+from leader_jobs.config import Settings
 from testsupport.deploying import FILES, adapted, give_up
 from testsupport.etcd import EtcdCluster
 from testsupport.etcd_fixtures import MakeCluster, MakeStore
@@ -127,10 +129,40 @@ def test_systemd_has_no_complaint(name: str, tmp_path: Path) -> None:
         assert (run.returncode, run.stderr) == (0, ""), run.stdout
 
 
+def test_the_addition_for_an_address_is_one(tmp_path: Path) -> None:
+    """The hooks it names are settings, and systemd knows its lines."""
+    if why_not():
+        give_up("there is no systemd here that could read it")
+    script = FILES / "leader-address"
+    addition = adapted("leader-address.conf", {"/usr/local/bin/leader-address": str(script)})
+    (tmp_path / RUNLEADER).write_text(unit(RUNLEADER, tmp_path))
+    (tmp_path / f"{RUNLEADER}.d").mkdir()
+    (tmp_path / f"{RUNLEADER}.d" / "leader-address.conf").write_text(addition)
+    run = subprocess.run(
+        ["systemd-analyze", "verify", RUNLEADER],
+        env={**os.environ, "SYSTEMD_UNIT_PATH": f"{tmp_path}:"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (run.returncode, run.stderr) == (0, "")
+    (tmp_path / f"{RUNLEADER}.d" / "leader-address.conf").write_text(f"{addition}Misspelt=yes\n")
+    again = subprocess.run(
+        ["systemd-analyze", "verify", RUNLEADER],
+        env={**os.environ, "SYSTEMD_UNIT_PATH": f"{tmp_path}:"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "Misspelt" in again.stderr  # so it was read
+    named = dict(re.findall(r'^Environment="(LEADER_JOBS_\w+)=(.*)"$', addition, re.MULTILINE))
+    settings = Settings.load(environ=named, store="memory://")
+    assert settings.on_elected == f"{script} take 10.0.0.100/24 eth0"
+    assert settings.on_stepped_down == f"{script} drop 10.0.0.100/24 eth0"
+
+
 def test_every_variable_is_a_setting() -> None:
     """And no file of the recipes names one that is not."""
-    from leader_jobs.config import Settings
-
     given = dict(
         line.split("=", 1)
         for line in (FILES / "environment").read_text().splitlines()
