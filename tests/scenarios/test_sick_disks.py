@@ -21,19 +21,26 @@ _CHUNK = 500_000
 _RUBBISH = "rubbish/"
 
 
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Disk]:
+@pytest.fixture(scope="module")
+def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Disk]:
     """A disk that can stall; skips where root may not make one."""
-    with Disk(tmp_path) as disk:
+    with Disk(tmp_path_factory.mktemp("disk")) as disk:
         yield disk
 
 
-@pytest.fixture
-def slow_cluster(disk: Disk) -> Iterator[EtcdCluster]:
+@pytest.fixture(scope="module")
+def cluster(disk: Disk) -> Iterator[EtcdCluster]:
     """A cluster whose first member keeps its data on that disk, and waits for it."""
     sites = [Site(folder=disk.path, durable=True), Site(), Site()]
     with EtcdCluster(3, **BRIEF, sites=sites) as cluster:
         yield cluster
+
+
+@pytest.fixture(scope="module")
+def fleet(cluster: EtcdCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SickFleet]:
+    """Two nodes that live through everything that is done to that disk here."""
+    with SickFleet(tmp_path_factory.mktemp("fleet"), cluster, ttl=TTL) as fleet:
+        yield fleet.populate()
 
 
 @pytest.mark.parametrize(
@@ -45,24 +52,22 @@ def slow_cluster(disk: Disk) -> Iterator[EtcdCluster]:
     ids=["slow", "slower"],
 )
 def test_slow_disk(
-    tmp_path: Path, disk: Disk, slow_cluster: EtcdCluster, seconds: float, fault: Fault
+    disk: Disk, cluster: EtcdCluster, fleet: SickFleet, seconds: float, fault: Fault
 ) -> None:
     """Each fsync of a member waits, for longer than a ttl; slower ones cost it the lead, again and again."""
-    first = slow_cluster.members[0]
-    with SickFleet(tmp_path, slow_cluster, ttl=TTL) as fleet:
-        fleet.populate()
-        for turn in rounds(fault, fleet):
-            fleet.drive(fleet.leading(), first)
-            slow_cluster.make_leader(first)
-            until = fleet.clock.now() + 1.1 * TTL
-            while fleet.clock.now() < until:
-                disk.freeze()
-                fleet.pause(seconds)
-                disk.thaw()
-            turn.examine()
+    first = cluster.members[0]
+    for turn in rounds(fault, fleet):
+        fleet.drive(fleet.leading(), first)
+        cluster.make_leader(first)
+        until = fleet.clock.now() + 1.1 * TTL
+        while fleet.clock.now() < until:
+            disk.freeze()
+            fleet.pause(seconds)
+            disk.thaw()
+        turn.examine()
 
 
-def test_stalled_disk(tmp_path: Path, disk: Disk, slow_cluster: EtcdCluster) -> None:
+def test_stalled_disk(disk: Disk, cluster: EtcdCluster, fleet: SickFleet) -> None:
     """Old versions go on confirming leases that the others have long expired: that is not believed."""
     fault = Fault(
         name="the disk of etcd's leader, which our leader talks to, stalls for almost two ttls",
@@ -71,17 +76,15 @@ def test_stalled_disk(tmp_path: Path, disk: Disk, slow_cluster: EtcdCluster) -> 
         doctor="did not answer",
         overlap=TTL / 3,
     )
-    first = slow_cluster.members[0]
-    with SickFleet(tmp_path, slow_cluster, ttl=TTL) as fleet:
-        fleet.populate()
-        for turn in rounds(fault, fleet):
-            fleet.drive(fleet.leading(), first)
-            slow_cluster.make_leader(first)
-            disk.freeze()
-            fleet.pause(TTL)
-            turn.examine()
-            fleet.pause(0.7 * TTL)
-            disk.thaw()
+    first = cluster.members[0]
+    for turn in rounds(fault, fleet):
+        fleet.drive(fleet.leading(), first)
+        cluster.make_leader(first)
+        disk.freeze()
+        fleet.pause(TTL)
+        turn.examine()
+        fleet.pause(0.7 * TTL)
+        disk.thaw()
 
 
 def test_full(tmp_path: Path) -> None:

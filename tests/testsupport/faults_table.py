@@ -3,7 +3,8 @@ Makes the tables of ``docs/etcd-faults.md`` from what the scenarios wrote down.
 
 Run as ``python -m testsupport.faults_table RESULTS PAGE``. A line of RESULTS is what one scenario did;
 see `testsupport.faults`. Scenarios of other kinds give the same fields as far as they have them, and
-``worst_gap`` in seconds and ``holds`` in words. Between its two markers everything in PAGE is replaced.
+``worst_gap``, the longest time
+without a start in seconds, and ``holds`` in words. Between its two markers everything in PAGE is replaced.
 """
 
 import argparse
@@ -59,8 +60,8 @@ def _figures(result: _Result) -> Iterator[str]:
     yield result["fault"]
     yield str(result["rounds"])
     yield _term(result)
-    yield _seconds(result.get("leaderless", result.get("worst_gap")))
-    yield _seconds(result.get("idle"))
+    yield _seconds(result.get("leaderless"))
+    yield _seconds(result.get("idle", result.get("worst_gap")))
     yield _seconds(result.get("overlap"))
     for name in ("planned", "doubled", "missed"):
         yield str(result.get(name, ""))

@@ -46,7 +46,7 @@ def test_results_of_other_scenarios_become_rows() -> None:
     other = {"fault": "restored", "rounds": 3, "doubled": 0, "worst_gap": 2.0, "holds": "alarm"}
     rows = _rows(rewrite(f"{BEGIN}{END}", [other]))
 
-    assert rows[2] == ["restored", "3", "alarm", "2.0 s", "", "", "", "0", ""]
+    assert rows[2] == ["restored", "3", "alarm", "", "2.0 s", "", "", "0", ""]
 
 
 def test_the_rest_of_the_page_is_left_alone() -> None:
