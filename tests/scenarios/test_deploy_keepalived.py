@@ -25,8 +25,7 @@ VIP = "10.0.0.100/24"
 #: lies where anybody else may write. Not /usr/local/bin, where Python may be.
 SCRIPTS = "/usr/local/sbin"
 WITH_SCRIPTS = f'mount --bind "$0" {SCRIPTS} && exec "$@"'
-#: Asks the address again and again, on one line each; the client's view of where it is.
-ASK = "exec curl --silent --max-time 2 http://10.0.0.100:8000/"
+ASK = ("curl", "--silent", "--max-time", "2")
 
 
 def binary(variable: str, path: str) -> Path:
@@ -55,6 +54,8 @@ class Site:
         stack.callback(end_all, self.nodes)
         for name in NAMES:
             stack.enter_context(application_process(name, 8000, lan.launcher(name)))
+        for name in NAMES:
+            self.await_client(name, address=ADDRESSES[name], within=40.0)
 
     def launcher(self, name: str) -> tuple[str, ...]:
         """Return what a command line begins with for the command to run on a node, with the scripts there."""
@@ -89,16 +90,13 @@ class Site:
             CLOCK.wait(threading.Event(), 0.05)
         return held.pop()
 
-    def await_client(self, name: str, within: float = 20.0) -> None:
-        """Wait until the client reaches the application on a node by the address."""
+    def await_client(self, name: str, *, address: str = VIP, within: float = 20.0) -> None:
+        """Wait until the client reaches the application on a node by an address."""
+        url = f"http://{address.partition('/')[0]}:8000/"
         limit = CLOCK.now() + within
-        while (said := self.lan.run(CLIENT, "sh", "-c", ASK).stdout) != name:
-            assert CLOCK.now() < limit, (
-                said,
-                self.lan.holders(VIP),
-                self.lan.run(CLIENT, "ip", "neighbour").stdout,
-                self.logs(),
-            )
+        while (said := self.lan.run(CLIENT, *ASK, url).stdout) != name:
+            neighbours = self.lan.run(CLIENT, "ip", "neighbour").stdout
+            assert CLOCK.now() < limit, (said, neighbours, self.lan.holders(VIP), self.logs())
             CLOCK.wait(threading.Event(), 0.05)
 
     def transfer(self, heir: str) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from socketserver import TCPServer
 
 from leader_jobs.clock import SystemClock
 from testsupport import cli
@@ -107,9 +108,13 @@ class _Naming(BaseHTTPRequestHandler):
 
 
 class _Server(ThreadingHTTPServer):
-    """A server that balancers may hang up on."""
+    """A server that balancers may hang up on, and that asks no name server for its name."""
 
     daemon_threads = True
+
+    def server_bind(self) -> None:
+        """Bind, and nothing more."""
+        TCPServer.server_bind(self)
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Say nothing."""
