@@ -53,12 +53,12 @@ class HttpTransport:
         self._lock = threading.Lock()
 
     def close(self) -> None:
-        """Close idle connections."""
+        """Close idle connections, and those that are lent as soon as they come back."""
         with self._lock:
-            idle = [connection for group in self._idle.values() for connection in group]
-            self._idle.clear()
-        for connection in idle:
-            connection.close()
+            former, self._idle = self._idle, defaultdict(list)
+        for group in former.values():
+            for connection in group:
+                connection.close()
 
     def drop(self, endpoint: Endpoint) -> None:
         """Close idle connections to *endpoint*."""
@@ -101,6 +101,7 @@ class HttpTransport:
     @contextmanager
     def _connection(self, endpoint: Endpoint, until: float) -> Iterator[Connection]:
         """Lend an open connection; it goes back to the idle ones only after a whole exchange."""
+        home = self._idle
         connection = self._take(endpoint)
         whole = False
         try:
@@ -113,7 +114,7 @@ class HttpTransport:
         except (OSError, http.client.HTTPException) as error:
             raise Unanswered(_reason(error), sent=True, tls=_is_tls(error)) from error
         finally:
-            if not (whole and self._give_back(connection)):
+            if not (whole and self._give_back(connection, home)):
                 connection.close()
 
     def _new(self, endpoint: Endpoint) -> Connection:
@@ -130,10 +131,13 @@ class HttpTransport:
                 return connection
             connection.close()
 
-    def _give_back(self, connection: Connection) -> bool:
+    def _give_back(
+        self, connection: Connection, home: defaultdict[Endpoint, list[Connection]]
+    ) -> bool:
         with self._lock:
-            idle = self._idle[connection.endpoint]
-            if connection.sock is None or len(idle) >= _IDLE_CONNECTIONS:
+            idle = home[connection.endpoint]
+            closed = home is not self._idle
+            if closed or connection.sock is None or len(idle) >= _IDLE_CONNECTIONS:
                 return False
             idle.append(connection)
             return True

@@ -37,16 +37,17 @@ def guard() -> Iterator[Guard]:
 
 def test_one_guardian_serves_all_leases_and_ends_with_the_last(guard: Guard) -> None:
     """It is there as long as there is something to guard."""
-    assert guard.pid is None
-    guard.guard("7", REQUEST, patience=1.0)
-    pid = guard.pid
-    assert pid is not None
-    guard.guard("8", REQUEST, patience=1.0)
-    guard.release("7")
-    assert guard.pid == pid
-    guard.release("8")
-    assert guard.pid is None
-    assert not is_alive(pid)
+    pids = [guard.pid]
+    for lease in ("7", "8"):
+        guard.guard(lease, REQUEST, patience=1.0)
+        pids.append(guard.pid)
+    for lease in ("7", "8"):
+        guard.release(lease)
+        pids.append(guard.pid)
+    first = pids[1]
+    assert first is not None
+    assert pids == [None, first, first, first, None]
+    assert not is_alive(first)
 
 
 def test_no_secret_is_on_its_command_line(guard: Guard) -> None:

@@ -218,6 +218,26 @@ def test_threads_have_connections_of_their_own(connect: Connect) -> None:
         assert len(idle(client)) == 4
 
 
+def test_a_call_under_way_at_the_close(connect: Connect) -> None:
+    """It gets its answer, and its connection is closed, not kept for a next call."""
+    asked, go_on = threading.Event(), threading.Event()
+
+    def hold(_: Question) -> Answer:
+        asked.set()
+        go_on.wait(5.0)
+        return FINE
+
+    with OddGateway(hold) as server:
+        client = connect(server.endpoint, call_timeout=5.0)
+        call = Background(lambda: ask(client, seconds=5.0))
+        assert asked.wait(5.0)
+        client.close()
+        go_on.set()
+
+        assert call.result().header.revision == 7
+        assert idle(client) == []
+
+
 def test_an_idle_connection_that_was_closed_is_replaced(connect: Connect) -> None:
     """A call that must not be repeated does not stumble over yesterday's connection."""
     with OddGateway(lambda _: reply({"header": HEADER}, hang_up=True)) as server:
