@@ -2,9 +2,9 @@
 Makes the tables of ``docs/etcd-faults.md`` from what the scenarios wrote down.
 
 Run as ``python -m testsupport.faults_table RESULTS PAGE``. A line of RESULTS is what one scenario did;
-see `testsupport.faults`. Scenarios of other kinds give the same fields as far as they have them, and
-``worst_gap``, the longest time
-without a start in seconds, and ``holds`` in words. Between its two markers everything in PAGE is replaced.
+see `testsupport.faults`. Scenarios of other kinds give the same fields as far as they have them, besides
+``worst_gap``, the longest time without a start in seconds, and ``holds`` in words. Between its two markers
+everything in PAGE is replaced.
 """
 
 import argparse
