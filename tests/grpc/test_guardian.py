@@ -15,7 +15,7 @@ pytestmark = pytest.mark.etcd
 CLOCK = SystemClock()
 
 
-@pytest.mark.slow  # it is about how soon, and has a large library to load
+@pytest.mark.alone  # it is about how soon, and has a large library to load
 @pytest.mark.parametrize("secured", [False, True], ids=["plain", "secured"])
 def test_a_killed_process(
     make_cluster: MakeCluster,

@@ -25,7 +25,7 @@ from testsupport.commands import (
 from testsupport.processes import Diary, children_of, is_alive, time_of_death
 
 #: What it does within fractions of a second is what these are about.
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.alone
 clock = SystemClock()
 
 

@@ -152,7 +152,7 @@ def _fleet(tmp_path: Path, etcd: EtcdCluster, namespace: str) -> Iterator[Fleet]
         yield fleet
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.etcd
 def test_requests_follow_the_leader(fleet: Fleet) -> None:
     """

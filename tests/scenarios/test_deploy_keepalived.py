@@ -174,7 +174,7 @@ def test_keepalived_has_no_complaint(site: Site) -> None:
     assert "track_skript" in complaints()
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 def test_keepalived_moves_the_address_with_the_leader(site: Site) -> None:
     """Through kill -9 of who stands, and a hand-over: one node has it, and clients reach it."""
     for name in NAMES:
@@ -200,7 +200,7 @@ def hooks() -> tuple[str, ...]:
     return ("--on-elected", found["ON_ELECTED"], "--on-stepped-down", found["ON_STEPPED_DOWN"])
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 def test_hooks_move_the_address_with_the_leader(site: Site) -> None:
     """
     Through a hand-over at once; after kill -9 the old node has the address too, until what systemd runs then

@@ -172,7 +172,7 @@ def test_every_variable_is_a_setting() -> None:
     assert settings.grace + settings.hook_timeout < 60  # TimeoutStopSec
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.etcd
 def test_runleader_is_killed_and_stopped(
     tmp_path: Path, cluster: EtcdCluster, namespace: str, make_store: MakeStore
@@ -206,7 +206,7 @@ def test_runleader_is_killed_and_stopped(
         assert [c.id for c in store.candidates("default", deadline=CLOCK.now() + 5)] == [heir.id]
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.etcd
 def test_a_leader_that_hangs_is_replaced(
     tmp_path: Path, cluster: EtcdCluster, namespace: str
@@ -222,7 +222,7 @@ def test_a_leader_that_hangs_is_replaced(
         box.systemctl("kill", "--signal=SIGKILL", RUNLEADER)
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.etcd
 def test_beat_is_ready_and_stopped(tmp_path: Path, cluster: EtcdCluster, namespace: str) -> None:
     """Beat tells systemd the same things."""

@@ -21,7 +21,7 @@ from testsupport.ports import free_port
 from testsupport.restoring import Backup, can_bump
 from testsupport.sick_fleet import SickFleet
 
-pytestmark = [pytest.mark.slow, pytest.mark.etcd, pytest.mark.timeout(60 + 40 * ROUNDS)]
+pytestmark = [pytest.mark.alone, pytest.mark.etcd, pytest.mark.timeout(60 + 40 * ROUNDS)]
 
 _TTL = 3.0
 _NOTICED = "etcd's history was taken back"

@@ -20,7 +20,7 @@ from testsupport.faultrounds import ROUNDS
 from testsupport.guarded_node import ELECTION, GuardedNode
 from testsupport.processes import is_alive, time_of_death
 
-pytestmark = pytest.mark.etcd
+pytestmark = [pytest.mark.etcd, pytest.mark.alone]
 
 CLOCK = SystemClock()
 

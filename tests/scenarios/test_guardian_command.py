@@ -17,7 +17,7 @@ from testsupport.faultrounds import ROUNDS
 from testsupport.guarded_node import guardian_of
 from testsupport.processes import Diary, children_of, time_of_death
 
-pytestmark = [pytest.mark.etcd, pytest.mark.slow]
+pytestmark = [pytest.mark.etcd, pytest.mark.alone]
 
 CLOCK = SystemClock()
 #: Says that it begins, or that there are two of it; what it starts in a session of its own counts, too.

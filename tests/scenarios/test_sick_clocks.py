@@ -11,7 +11,7 @@ from testsupport.faults import BRIEF, ROUNDS, TTL, Fault, rounds
 from testsupport.sick_clock import booted_apart, put_wall_clock_off
 from testsupport.sick_fleet import SickFleet
 
-pytestmark = [pytest.mark.slow, pytest.mark.etcd, pytest.mark.timeout(60 + 30 * ROUNDS)]
+pytestmark = [pytest.mark.alone, pytest.mark.etcd, pytest.mark.timeout(60 + 30 * ROUNDS)]
 
 _HOUR = 3600
 

@@ -14,7 +14,7 @@ from testsupport.faults import BRIEF, ROUNDS, TTL, Fault, rounds
 from testsupport.sick_disk import Disk
 from testsupport.sick_fleet import SickFleet
 
-pytestmark = [pytest.mark.slow, pytest.mark.etcd, pytest.mark.timeout(60 + 30 * ROUNDS)]
+pytestmark = [pytest.mark.alone, pytest.mark.etcd, pytest.mark.timeout(60 + 30 * ROUNDS)]
 
 _QUOTA = 2 * 2**20
 _CHUNK = 500_000

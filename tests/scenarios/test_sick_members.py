@@ -8,7 +8,7 @@ from testsupport.etcd import EtcdCluster
 from testsupport.faults import BRIEF, ROUNDS, TTL, Fault, rounds
 from testsupport.sick_fleet import SickFleet
 
-pytestmark = [pytest.mark.slow, pytest.mark.etcd, pytest.mark.timeout(60 + 30 * ROUNDS)]
+pytestmark = [pytest.mark.alone, pytest.mark.etcd, pytest.mark.timeout(60 + 30 * ROUNDS)]
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from testsupport.proxy import TcpProxy
 from testsupport.sick_fleet import SickFleet
 from testsupport.sick_network import Network
 
-pytestmark = [pytest.mark.slow, pytest.mark.etcd, pytest.mark.timeout(60 + 30 * ROUNDS)]
+pytestmark = [pytest.mark.alone, pytest.mark.etcd, pytest.mark.timeout(60 + 30 * ROUNDS)]
 
 
 @pytest.fixture(scope="module")

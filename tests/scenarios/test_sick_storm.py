@@ -10,7 +10,7 @@ from testsupport.sick_fleet import SickFleet
 from testsupport.storms import Heal, Storm, etcd_faults, nothing, seeded
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.alone,
     pytest.mark.etcd,
     pytest.mark.timeout(60 + 60 * ROUNDS),
     pytest.mark.skipif(ROUNDS == 1, reason="storms are for `make faults`"),
