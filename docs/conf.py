@@ -49,7 +49,7 @@ nitpick_ignore_regex: Final = [
     ("py:class", r"(apscheduler|celery|django)\..*"),
     (
         "py:class",
-        r"([A-Za-z_.]*\.)?(C|CollectorRegistry|F|P|R|S|T|Path|WallTimes|Clocks|_Decorator)",
+        r"([A-Za-z_.]*\.)?(C|CollectorRegistry|F|P|R|S|Snapshot|T|Path|WallTimes|Clocks|_Decorator)",
     ),
 ]
 
