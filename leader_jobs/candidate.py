@@ -389,6 +389,10 @@ class Candidate:
             pause = timing.renew_every if error.lasting else soon
             if self._term is None:
                 self._proving.failed(error)
+                if error.lasting:
+                    # Whom the store refuses can not lead, and shall not stand in the way of others.
+                    self._over.set()
+                    return
             self._clock.wait(self._over, pause)
             return
         if not self._done():

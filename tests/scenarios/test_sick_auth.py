@@ -75,10 +75,6 @@ def test_auth_switched_on_for_strangers(cluster: EtcdCluster, fleet: SickFleet) 
             fleet.pause(1.1 * TTL)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a candidate whose looks are refused goes on renewing, and keeps those behind it waiting",
-)
 def test_strangers_in_line(
     cluster: EtcdCluster, fleet: SickFleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
