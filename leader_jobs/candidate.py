@@ -383,20 +383,21 @@ class Candidate:
         except CandidacyLost:
             raise
         except StoreError as error:
-            # Whether a term survives this is the renewer's verdict; here we only look again.
-            _log.debug("election %r: no look at the electorate: %s", self.election, error)
-            soon = min(timing.call_timeout, _FIRST_PAUSE)
-            pause = timing.renew_every if error.lasting else soon
-            if self._term is None:
-                self._proving.failed(error)
-                if error.lasting:
-                    # Whom the store refuses can not lead, and shall not stand in the way of others.
-                    self._over.set()
-                    return
-            self._clock.wait(self._over, pause)
+            self._saw_nothing(error, timing)
             return
         if not self._done():
             self._store.wait(candidacy, standing, timeout=timing.look_every)
+
+    def _saw_nothing(self, error: StoreError, timing: Timing) -> None:
+        """Wait for the next look; whether a term survives this is the renewer's verdict."""
+        _log.debug("election %r: no look at the electorate: %s", self.election, error)
+        if self._term is None:
+            self._proving.failed(error)
+            if error.lasting:
+                # Whom the store refuses can not lead, and shall not stand in the way of others.
+                self._over.set()
+        soon = min(timing.call_timeout, _FIRST_PAUSE)
+        self._clock.wait(self._over, timing.renew_every if error.lasting else soon)
 
     def _stand_by(self, candidacy: Candidacy) -> None:
         if self._announced_wait is not candidacy:
