@@ -158,7 +158,7 @@ class _PlaceOfNode:
         self.ledger = node.ledger
         self.candidate = self
         self.election, self.node, self.alive = "mail", "n1", True
-        self.term = self.candidacy = None
+        self.term = self.candidacy = self.doubt = None
 
 
 def test_a_write_that_was_fenced_off(clock: ManualClock, node: LedgerNode) -> None:
