@@ -155,10 +155,10 @@ class TcpProxy:
                     self._changed.wait_for(lambda: direction not in self._held)
                     if direction in self._swallowed:
                         continue
-                sink.sendall(data)
-                with self._changed:
+                    # Before it arrives: whoever has had an answer finds it counted.
                     self._passed[direction] += len(data)
                     self._changed.notify_all()
+                sink.sendall(data)
         # A sender that hangs up can not take back what is under way: its farewell is lost.
         if not late:
             with suppress(OSError):
